@@ -1,0 +1,32 @@
+"""The `[agent]` section: agent tokens, heads and finetuning (no torch import)."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from ahriuwu_cli.core.config import Section
+from ahriuwu_cli.core.training.config import TrainSettings
+
+
+class HeadsConfig(Section):
+    """Heads on the agent tokens ([D4] Sec. 3.3)."""
+
+    dim_hidden: int = Field(default=128, ge=8, le=8192, description="hidden width of every head")
+    num_hidden: int = Field(default=1, ge=0, le=8, description="hidden layers of every head")
+    mtp_length: int = Field(default=8, ge=1, le=64, description="multi-token prediction distances L")
+    num_buckets: int = Field(default=41, ge=3, le=1023, description="buckets of the symexp two-hot heads; odd")
+    bucket_limit: float = Field(
+        default=5.0, gt=0, le=20, description="two-hot range in symlog space: [-bucket_limit, bucket_limit]"
+    )
+    action_bins: int = Field(default=11, ge=2, le=255, description="bins per continuous action dimension")
+
+
+class AgentSection(Section):
+    """Finetuning: heads, data mixture, training."""
+
+    heads: HeadsConfig = Field(default_factory=HeadsConfig)
+    batch_length: int = Field(default=16, ge=2, le=8192, description="frames per example")
+    relevant_fraction: float = Field(
+        default=0.5, ge=0, le=1, description="share of sequences that reach a reward; BC is learned on these"
+    )
+    train: TrainSettings

@@ -1,0 +1,66 @@
+"""Errors a user can cause and mend: one line that says what is wrong, one hint that says what to do."""
+
+from __future__ import annotations
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_CHECK = 3
+EXIT_INTERRUPTED = 130
+
+
+class AhriuwuError(Exception):
+    """A mistake that the command line shows as `error: ...` and `hint: ...`, never as a traceback.
+
+    Args:
+        message: what was found and what was expected, in one line.
+        hint: what to do about it, in one line.
+    """
+
+    exit_code = EXIT_FAILED
+
+    def __init__(self, message: str, *, hint: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class ConfigError(AhriuwuError):
+    """A run config, preset or `--set` override that cannot be used."""
+
+    exit_code = EXIT_USAGE
+
+
+class InputError(AhriuwuError):
+    """A path, name or flag on the command line that cannot be used."""
+
+    exit_code = EXIT_USAGE
+
+
+class DeviceError(AhriuwuError):
+    """A device, precision or memory need that this machine cannot meet."""
+
+    exit_code = EXIT_USAGE
+
+
+class ArtifactError(AhriuwuError):
+    """A file on disk that is damaged, of another kind, or made by other parents."""
+
+    exit_code = EXIT_CHECK
+
+
+class DataError(AhriuwuError):
+    """Recorded values that break their own declaration (an action outside its range, say)."""
+
+    exit_code = EXIT_CHECK
+
+
+class TrainingError(AhriuwuError):
+    """A training run that cannot go on (too many non-finite losses, say)."""
+
+    exit_code = EXIT_FAILED
+
+
+class TrainingInterrupted(AhriuwuError):
+    """A training run that was asked to stop; its state is saved."""
+
+    exit_code = EXIT_INTERRUPTED

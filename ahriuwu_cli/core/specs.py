@@ -1,0 +1,99 @@
+"""What the data looks like: action, frame and latent specs, written into every artifact that depends on them."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from ahriuwu_cli.core.config import Section
+
+
+class ActionComponent(Section):
+    """One named part of an action.
+
+    `categorical`: one integer in 0..num_classes-1 (dim is 1).
+    `binary`: dim independent 0/1 switches.
+    `continuous`: dim floats in [low, high].
+    """
+
+    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9_]+$")
+    type: Literal["categorical", "binary", "continuous"]
+    dim: int = Field(default=1, ge=1)
+    num_classes: int | None = Field(default=None, ge=2)
+    low: float | None = None
+    high: float | None = None
+    labels: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _complete(self) -> ActionComponent:
+        if self.type == "categorical" and (self.num_classes is None or self.dim != 1):
+            raise ValueError("a categorical component needs num_classes and dim 1")
+        if self.type == "continuous" and (self.low is None or self.high is None or self.low >= self.high):
+            raise ValueError("a continuous component needs low < high")
+        return self
+
+
+class ActionSpec(Section):
+    """The named, typed components of one action; stored as one float32 row of width `dim`."""
+
+    version: int = 1
+    components: tuple[ActionComponent, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _unique(self) -> ActionSpec:
+        names = [component.name for component in self.components]
+        if len(set(names)) != len(names):
+            raise ValueError(f"action component names repeat: {names}")
+        return self
+
+    @property
+    def dim(self) -> int:
+        """Width of a stored action row: the sum of the components' dims."""
+        return sum(component.dim for component in self.components)
+
+    def slices(self) -> dict[str, slice]:
+        """Columns of the action row that belong to each component, in order."""
+        out, start = {}, 0
+        for component in self.components:
+            out[component.name] = slice(start, start + component.dim)
+            start += component.dim
+        return out
+
+
+class FrameSpec(Section):
+    """Size and rate of the frames: uint8 RGB of (height, width, 3) at `fps` frames per second."""
+
+    height: int = Field(ge=8, le=2048)
+    width: int = Field(ge=8, le=2048)
+    fps: float = Field(gt=0)
+
+
+class LatentSpec(Section):
+    """Layout of one frame's latents: `num_tokens` tokens of `dim_token` channels (N_z x D_z).
+
+    `mean` and `std` are per channel, measured over the training split when latents are built;
+    the dynamics work in the normalised space (z - mean) / std. Empty until measured.
+    """
+
+    num_tokens: int = Field(ge=1)
+    dim_token: int = Field(ge=1)
+    layout: str
+    bound: float | None = None
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    @model_validator(mode="after")
+    def _statistics(self) -> LatentSpec:
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if values and len(values) != self.dim_token:
+                raise ValueError(f"{name} has {len(values)} entries for {self.dim_token} channels")
+            if not all(math.isfinite(value) for value in values):
+                raise ValueError(f"{name} is not finite")
+        return self
+
+    def same_layout(self, other: LatentSpec) -> bool:
+        """True when both describe the same tokens (statistics aside)."""
+        return (self.num_tokens, self.dim_token, self.layout) == (other.num_tokens, other.dim_token, other.layout)

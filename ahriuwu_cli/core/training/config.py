@@ -1,0 +1,39 @@
+"""Settings every training stage shares, and the run-wide section."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from ahriuwu_cli.core.config import Section
+
+
+class RunSection(Section):
+    """What holds for every stage of one run."""
+
+    name: str = Field(default="run", min_length=1, description="name shown in reports")
+    seed: int = Field(default=0, ge=0, le=2**31 - 1, description="seed of every random choice")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", description="where tensors live")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        default="auto", description="autocast type; auto takes bf16 where the hardware has it, else fp32"
+    )
+    threads: int = Field(default=0, ge=0, le=1024, description="CPU threads; 0 leaves torch's choice")
+
+
+class TrainSettings(Section):
+    """Optimiser, schedule and bookkeeping of one training stage."""
+
+    steps: int = Field(ge=1, description="optimiser steps in all")
+    batch_size: int = Field(ge=1, description="examples per step")
+    learning_rate: float = Field(gt=0, le=1, description="peak learning rate (AdamW)")
+    warmup_steps: int = Field(default=50, ge=0, description="linear warm-up")
+    schedule: Literal["constant", "cosine", "wsd"] = Field(
+        default="wsd", description="after warm-up: constant, cosine to zero, or stable then linear decay"
+    )
+    decay_fraction: float = Field(default=0.3, gt=0, le=1, description="share of the steps that wsd decays over")
+    weight_decay: float = Field(default=0.01, ge=0, le=1, description="AdamW weight decay on matrices")
+    clip_norm: float = Field(default=1.0, gt=0, description="global gradient norm limit")
+    log_every: int = Field(default=20, ge=1, description="steps between metric lines")
+    checkpoint_every: int = Field(default=500, ge=1, description="steps between checkpoints")
+    max_bad_steps: int = Field(default=20, ge=1, description="skipped non-finite steps before training gives up")

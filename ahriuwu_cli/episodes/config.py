@@ -1,0 +1,28 @@
+"""The `[data]` section: which environment is played, by whom, and how episodes are split."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from ahriuwu_cli.core.config import Section
+
+
+class DataSection(Section):
+    """Recording and splitting of episodes."""
+
+    env: str = Field(default="ahriuwu/Bricks-v0", min_length=1, description="Gymnasium environment id")
+    env_options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of gymnasium.make")
+    height: int = Field(default=32, ge=8, le=2048, description="frame height in pixels after resizing")
+    width: int = Field(default=32, ge=8, le=2048, description="frame width in pixels after resizing")
+    episodes: int = Field(default=200, ge=2, description="episodes to record")
+    policy: str = Field(
+        default="noisy-expert",
+        min_length=1,
+        description="random, noisy-expert, or the path of an agent or imagination checkpoint",
+    )
+    noise: float = Field(default=0.5, ge=0, le=1, description="share of random actions of noisy-expert")
+    max_episode_steps: int = Field(default=0, ge=0, description="truncate episodes here; 0 keeps the env's own limit")
+    heldout_fraction: float = Field(default=0.1, gt=0, lt=1, description="share of whole episodes held out")
+    task: str = Field(default="play", min_length=1, description="name of the task in the episode store")
