@@ -88,9 +88,12 @@ def _git_commit() -> str | None:
     package = Path(ahriuwu_cli.__file__).resolve().parent
     if not (package.parent / ".git").exists():
         return None
-    answer = subprocess.run(
-        ["git", "-C", str(package), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    )
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(package), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+        )
+    except OSError:  # a checkout on a machine without git
+        return None
     return answer.stdout.strip() or None
 
 
@@ -98,8 +101,13 @@ def _git_commit() -> str | None:
 
 
 def canonical(value: Any) -> str:
-    """JSON with sorted keys and no spaces: equal content gives equal text."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+    """JSON with sorted keys and no spaces: equal content gives equal text, before writing and after reading.
+
+    Raises:
+        ValueError: a number is not finite (JSON cannot hold it, so it would not be read back).
+    """
+    plain = json.loads(json.dumps(value, allow_nan=False))  # keys become text before they are sorted
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"))
 
 
 def hash_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
@@ -141,7 +149,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     temporary = Path(name)
     try:
         write(temporary)
-        with temporary.open("rb") as stream:
+        with temporary.open("r+b") as stream:  # Windows syncs only what is open for writing
             os.fsync(stream.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
@@ -275,7 +283,10 @@ def _manifest_text(folder: Path) -> str:
         raise ArtifactError(
             f"{folder} has no {MANIFEST_NAME}", hint="give the folder that the command wrote, or make it again"
         )
-    return manifest.read_text(encoding="utf-8")
+    try:
+        return manifest.read_text(encoding="utf-8")
+    except (UnicodeDecodeError, OSError) as error:
+        raise _damaged(manifest, str(error)) from error
 
 
 def _metadata_text(path: Path) -> str:

@@ -1,0 +1,1 @@
+"""Stage one: episodes of play, the store they live in, environments and policies."""

@@ -46,6 +46,7 @@ class TransformerModel(TokenizerModel):
     num_bottleneck: int = Field(default=16, ge=1, le=8192, description="latent tokens N_b")
     dim_bottleneck: int = Field(default=16, ge=1, le=1024, description="channels per latent token D_b")
     num_tokens: int = Field(default=16, ge=1, le=8192, description="tokens handed to the dynamics, N_z")
+    context_length: int = Field(default=7, ge=0, le=4096, description="past frames a time layer attends to")
     soft_cap: float | None = Field(default=None, gt=0, description="attention logit soft cap; absent for none")
     mask_max: float = Field(default=0.9, ge=0, lt=1, description="p ~ U(0, mask_max) per image")
     mask_warmup_steps: int = Field(default=0, ge=0, description="steps over which mask_max grows from 0")
@@ -68,9 +69,6 @@ class TokenizerLoss(Section):
 
     lpips_weight: float = Field(default=0.2, ge=0, le=10, description="weight of LPIPS; 0 leaves it out")
     lpips_weights_path: str = Field(default="", description="vgg16 weights file; empty looks in the torch hub cache")
-    change_weight: float = Field(
-        default=0.0, ge=0, le=1000, description="extra weight of pixels that differ from the previous frame"
-    )
 
 
 class TokenizerSection(Section):

@@ -1,0 +1,88 @@
+"""`ahriuwu data ...`: record episodes, look at them, split them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ahriuwu_cli.cli.options import AsJson, Overrides
+from ahriuwu_cli.cli.output import render
+
+app = typer.Typer(help="Record play as episodes, look at a store, split it.")
+
+MaybeConfig = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="The run's config.", show_default="run.toml"),
+]
+Seed = Annotated[int | None, typer.Option(help="run.seed: seed of every random choice.")]
+
+
+@app.command()
+def record(
+    config: MaybeConfig = None,
+    overrides: Overrides = None,
+    env: Annotated[str | None, typer.Option(help="data.env: Gymnasium environment id.")] = None,
+    episodes: Annotated[int | None, typer.Option(help="data.episodes: how many.")] = None,
+    policy: Annotated[
+        str | None, typer.Option(help="data.policy: random, noisy-expert, or an agent's checkpoint.")
+    ] = None,
+    noise: Annotated[float | None, typer.Option(help="data.noise: share of random actions of noisy-expert.")] = None,
+    seed: Seed = None,
+    append: Annotated[bool, typer.Option("--append", help="Add to the store that is there.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the store, instead of `episodes` beside run.toml.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Play a Gymnasium environment and keep the episodes.
+
+    Without a run.toml, --env and --out are enough: all else is as in the preset tiny.
+    """
+    from ahriuwu_cli.pipeline.config import as_overrides, load_data_run
+
+    flags = {"env": env, "episodes": episodes, "policy": policy, "noise": noise}
+    values = as_overrides({f"data.{name}": value for name, value in flags.items()} | {"run.seed": seed})
+    run = load_data_run(config, [*(overrides or ()), *values], out, preset=env is not None)
+
+    from ahriuwu_cli.pipeline import stages
+
+    render(stages.record(run, append=append), as_json)
+
+
+@app.command()
+def info(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="Folder of an episode store.")],
+    as_json: AsJson = False,
+) -> None:
+    """Say what an episode store holds."""
+    from ahriuwu_cli.episodes import record as episodes
+
+    render(episodes.info(path), as_json)
+
+
+@app.command()
+def split(
+    path: Annotated[Path | None, typer.Argument(metavar="[PATH]", help="Folder of an episode store.")] = None,
+    config: MaybeConfig = None,
+    overrides: Overrides = None,
+    heldout_fraction: Annotated[
+        float | None, typer.Option(help="data.heldout_fraction: share of whole episodes held out.")
+    ] = None,
+    seed: Seed = None,
+    as_json: AsJson = False,
+) -> None:
+    """Draw the train / held-out split of a store anew, by whole episodes.
+
+    PATH is the run's own store unless given. With a PATH and without a run.toml, all else is as in
+    the preset tiny.
+    """
+    from ahriuwu_cli.pipeline.config import as_overrides, load_data_run
+
+    values = as_overrides({"data.heldout_fraction": heldout_fraction, "run.seed": seed})
+    run = load_data_run(config, [*(overrides or ()), *values], path, preset=True)
+
+    from ahriuwu_cli.pipeline import stages
+
+    render(stages.split(run), as_json)

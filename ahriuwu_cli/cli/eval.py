@@ -1,0 +1,61 @@
+"""`ahriuwu eval ...`: the dream against held-out truth, agents in the real game."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ahriuwu_cli.cli.options import RUN_TOML, AsJson, ConfigPath, Overrides
+from ahriuwu_cli.cli.output import render
+
+app = typer.Typer(help="Measure the dream and the agents.")
+
+
+@app.command()
+def rollout(
+    config: ConfigPath = RUN_TOML,
+    overrides: Overrides = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="A dynamics, agent or imagination checkpoint instead of the run's dynamics.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Dream on from held-out contexts and compare with what really came.
+
+    Truth, reconstruction, dream and persistence side by side as GIF and MP4; PSNR and SSIM for each step.
+    """
+    from ahriuwu_cli.pipeline.config import load_run
+
+    run = load_run(config, overrides or ())
+
+    from ahriuwu_cli.pipeline import stages
+
+    render(stages.evaluate_rollout(run, checkpoint), as_json)
+
+
+@app.command()
+def agent(
+    config: ConfigPath = RUN_TOML,
+    overrides: Overrides = None,
+    agents: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="Comma-separated, of random, dataset, bc, imagination.",
+            show_default="all that the run has",
+        ),
+    ] = None,
+    episodes: Annotated[int | None, typer.Option(help="eval.episodes: paired episodes for each agent.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Play seeded episodes in the real game and compare the agents' returns."""
+    from ahriuwu_cli.pipeline.config import as_overrides, load_run
+
+    run = load_run(config, [*(overrides or ()), *as_overrides({"eval.episodes": episodes})])
+    names = [name.strip() for name in agents.split(",") if name.strip()] if agents else None
+
+    from ahriuwu_cli.pipeline import stages
+
+    render(stages.evaluate_agent(run, names), as_json)

@@ -1,0 +1,181 @@
+"""Where metrics go: averaged between log points, then to metrics.jsonl, TensorBoard and the progress display."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from torch import Tensor
+
+from ahriuwu_cli.core.artifact import write_text
+from ahriuwu_cli.core.training.progress import ProgressDisplay
+
+BOOKKEEPING = ("step", "seconds", "steps_per_second")  # columns of a line that are not metrics
+
+
+class Means:
+    """Averages of scalar metrics; tensors are detached and stay on their device until `take`."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor | float] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, metrics: Mapping[str, Tensor | float]) -> None:
+        """Add one step's metrics; a step may leave out names."""
+        for name, value in metrics.items():
+            if isinstance(value, Tensor):
+                assert value.numel() == 1, f"metric {name} has shape {tuple(value.shape)}, expected a scalar"
+                value = value.detach().float().reshape(())  # noqa: PLW2901
+            self._sums[name] = self._sums.get(name, 0.0) + value
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def take(self) -> dict[str, float]:
+        """Return the averages since the last call, in order of appearance; synchronises with the device."""
+        means = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
+        self._sums, self._counts = {}, {}
+        return means
+
+
+class MetricsFile:
+    """metrics.jsonl: one object per log point, `{"step": ..., "warning": ...}` for warnings.
+
+    Numbers that are not finite are written as null. Continuing at step k drops the lines of later
+    steps and one that a kill cut short, so that no step appears twice.
+    """
+
+    def __init__(self, path: Path, step: int) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = [line for line in read_metrics(path) if line["step"] <= step] if step else []
+        write_text(path, "".join(_dump(line) for line in lines))
+        self._stream = path.open("a", encoding="utf-8")
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        """Append one object and flush it."""
+        self._stream.write(_dump(line))
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Read a metrics.jsonl up to the first line that a kill cut short; empty when there is no file."""
+    lines: list[dict[str, Any]] = []
+    if path.is_file():
+        for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                line = json.loads(text)
+            except json.JSONDecodeError:
+                break
+            if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+                break
+            lines.append(line)
+    return lines
+
+
+def last_metrics(path: Path) -> tuple[float, dict[str, float]]:
+    """Read the seconds of training so far and the metrics of the last log point; null comes back as NaN."""
+    points = [line for line in read_metrics(path) if "warning" not in line]
+    if not points:
+        return 0.0, {}
+    numbers = {name: math.nan if value is None else float(value) for name, value in points[-1].items()}
+    seconds = numbers.get("seconds", 0.0)
+    return seconds, {name: value for name, value in numbers.items() if name not in BOOKKEEPING}
+
+
+def _dump(line: Mapping[str, Any]) -> str:
+    plain = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in line.items()
+    }
+    return json.dumps(plain) + "\n"
+
+
+class Sinks:
+    """Everything that shows or keeps the metrics of one training run.
+
+    Args:
+        name: stage name shown in the progress display.
+        metrics: path of metrics.jsonl.
+        tensorboard: folder for TensorBoard events, used when TensorBoard is installed.
+        step: steps already done.
+        total: steps in all.
+    """
+
+    def __init__(self, name: str, metrics: Path, tensorboard: Path, step: int, total: int) -> None:
+        self._file = MetricsFile(metrics, step)
+        self._before = last_metrics(metrics)[0]
+        self._started = self._logged = time.monotonic()
+        self._logged_step = step
+        self._means = Means()
+        self._board = _open_tensorboard(tensorboard, step)
+        self._progress = ProgressDisplay(name, step, total)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training, those before a resume included."""
+        return self._before + time.monotonic() - self._started
+
+    def add(self, metrics: Mapping[str, Tensor | float]) -> None:
+        """Add a good step's metrics to the running averages."""
+        self._means.add(metrics)
+
+    def update(self, step: int) -> None:
+        """Show that `step` steps are done."""
+        self._progress.update(step)
+
+    def log(self, step: int, learning_rate: float, bad_steps: int) -> dict[str, float]:
+        """Close the averages at a log point, write them everywhere and return them.
+
+        Without one good step since the last log point the loss is NaN (null in the file).
+        """
+        metrics = {"loss": math.nan, **self._means.take()}
+        now = time.monotonic()
+        speed = (step - self._logged_step) / max(1e-9, now - self._logged)
+        self._logged, self._logged_step = now, step
+        metrics = {**metrics, "learning_rate": learning_rate, "bad_steps": float(bad_steps)}
+        self._file.write(
+            {
+                "step": step,
+                "seconds": round(self.seconds, 3),
+                "steps_per_second": round(speed, 3),
+                **metrics,
+                "bad_steps": bad_steps,
+            }
+        )
+        if self._board is not None:
+            for name, value in metrics.items():
+                if math.isfinite(value):
+                    self._board.add_scalar(name, value, step)
+        self._progress.measured(metrics["loss"])
+        return metrics
+
+    def warn(self, step: int, text: str | None) -> None:
+        """Show and keep a warning; None is no warning."""
+        if text is not None:
+            self._progress.warn(text)
+            self._file.write({"step": step, "warning": text})
+
+    def __enter__(self) -> Sinks:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.close()
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def _open_tensorboard(folder: Path, step: int) -> Any | None:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder), purge_step=step + 1 if step else None)

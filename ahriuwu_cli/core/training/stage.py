@@ -1,0 +1,93 @@
+"""What a training stage is to the loop: the protocol, and the plain values it hands over."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ahriuwu_cli.core.artifact import Kind
+
+
+@dataclass(frozen=True)
+class ArtifactFields:
+    """The header of a stage's artifact (see `core.artifact.Header`); everything in it must be JSON."""
+
+    config: dict[str, Any]
+    specs: dict[str, Any] = field(default_factory=dict)
+    parents: dict[str, str] = field(default_factory=dict)
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StageState:
+    """What a stage carries from step to step besides weights and optimiser.
+
+    `tensors` keep dtype and bits; `values` must be JSON (numbers finite, tuples come back as lists,
+    integers of any size allowed, so a NumPy generator's state dict fits).
+    """
+
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+class Stage(Protocol):
+    """One kind of training: a module, the tensors of it that learn, and a loss.
+
+    `kind` names the artifact; `module.state_dict()` is exactly what the artifact stores. The module
+    is on the runtime's device before `train` is called.
+    """
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of artifact this stage writes."""
+        ...
+
+    @property
+    def module(self) -> nn.Module:
+        """The module whose state dict is stored."""
+        ...
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """Declare what learns, by name; the loop freezes all other parameters of the module."""
+        ...
+
+    def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """Draw a batch and return the scalar loss and scalar metrics of step `step` (from 0).
+
+        Called under `runtime.autocast()`. When the loss comes out non-finite the step is skipped, but
+        this call has happened: running normalisers kept here must ignore non-finite values. Metrics
+        named `spread` and `spread_reference` (spread of the prediction across examples and that of
+        the truth) are watched for collapse.
+        """
+        ...
+
+    def describe(self) -> ArtifactFields:
+        """Header fields of the artifact."""
+        ...
+
+    def state(self) -> StageState:
+        """Everything beyond weights and optimiser that an exact resume needs (loader, own generators)."""
+        ...
+
+    def load_state(self, state: StageState) -> None:
+        """Take back what `state` returned; tensors come on the CPU."""
+        ...
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the global generators of torch (all devices), NumPy and Python."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+
+
+def moved(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> set[str]:
+    """Names of the tensors that differ between two state dicts of the same names."""
+    assert before.keys() == after.keys(), "two state dicts of one module have the same names"
+    return {name for name in before if not torch.equal(before[name].cpu(), after[name].cpu())}

@@ -1,0 +1,129 @@
+"""Shortcut forcing: noise levels, corruption, and the loss ([D4] Eq. 1, 4, 7, 8).
+
+Shapes: B batch, T time steps, N latent tokens, C channels.
+tau is the signal level (0 noise, 1 clean), d the step size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Denoise = Callable[[Tensor, Tensor, Tensor, slice], Tensor]
+"""(z_tilde, tau, d, rows) -> z1_hat for those rows of the batch."""
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Signal levels and step sizes of a batch: tau and d (B, T); rows from `num_bootstrap` on have d = d_min."""
+
+    tau: Tensor
+    d: Tensor
+    num_bootstrap: int
+
+    def rows(self, chosen: slice) -> Levels:
+        """The levels of some rows."""
+        return Levels(self.tau[chosen], self.d[chosen], self.num_bootstrap)
+
+
+def draw_levels(batch: int, length: int, k_max: int, bootstrap_fraction: float, device: torch.device) -> Levels:
+    """Draw (tau, d) independently for every time step ([D4] Eq. 4).
+
+    d is uniform over the powers of two 1, 1/2, ..., 1/k_max in the first `bootstrap_fraction` of the rows
+    and d_min in the others; tau is uniform on {0, d, ..., 1 - d}.
+    """
+    num_bootstrap = math.ceil(batch * bootstrap_fraction)
+    finest = int(math.log2(k_max))
+    exponent = torch.randint(0, finest + 1, (batch, length), device=device)
+    row = torch.arange(batch, device=device)[:, None]
+    exponent = torch.where(row < num_bootstrap, exponent, torch.full_like(exponent, finest))
+    d = 0.5 ** exponent.float()  # (B, T), exact powers of two
+    tau = (torch.rand(batch, length, device=device) / d).floor() * d
+    return Levels(tau, d, num_bootstrap)
+
+
+def corrupt(z1: Tensor, z0: Tensor, tau: Tensor) -> Tensor:
+    """z_tilde = (1 - tau) z0 + tau z1 ([D4] Eq. 1); tau (B, T), the others (B, T, N, C)."""
+    tau = tau[..., None, None]
+    return (1 - tau) * z0 + tau * z1
+
+
+def ramp(tau: Tensor) -> Tensor:
+    """Loss weight that rises with the signal level ([D4] Eq. 8)."""
+    return 0.9 * tau + 0.1
+
+
+def snap(tau: float, k_max: int) -> float:
+    """The grid value in [0, 1 - 1/k_max] nearest to tau: what the embedding can name."""
+    return min(max(round(tau * k_max), 0), k_max - 1) / k_max
+
+
+def shortcut_targets(denoise: Denoise, z_tilde: Tensor, levels: Levels, k_max: int) -> Tensor:
+    """x-space bootstrap targets of the bootstrap rows, without gradient ([D4] Eq. 7).
+
+    Two half steps of size d/2 from z_tilde give b' and b''; the target of the velocity is their mean, and in
+    x-space z_tilde + (1 - tau) (b' + b'') / 2. Entries with d = d_min have no half step; their value is unused.
+
+    Returns:
+        (rows, T, N, C) in fp32.
+    """
+    rows = slice(0, levels.num_bootstrap)
+    z, tau, d = z_tilde[rows], levels.tau[rows], levels.d[rows]
+    half = (d / 2).clamp_min(1 / k_max)
+    with torch.no_grad():
+        wide = (..., None, None)
+        first = (denoise(z, tau, half, rows).float() - z) / (1 - tau)[wide]  # b'
+        middle = z + first * half[wide]  # z'
+        # d_min entries would step past the grid; clamped, their value is unused.
+        tau_middle = (tau + half).clamp_max(1 - 1 / k_max)
+        second = (denoise(middle, tau_middle, half, rows).float() - middle) / (1 - tau_middle)[wide]  # b''
+        return z + (1 - tau)[wide] * (first + second) / 2
+
+
+def shortcut_forcing(
+    denoise: Denoise, z1: Tensor, z0: Tensor, levels: Levels, valid: Tensor, k_max: int
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of [D4] Eq. 7 with the ramp of Eq. 8, averaged over valid frames.
+
+    Args:
+        denoise: the network; called once with gradient on all rows and twice without on the bootstrap rows.
+        z1: (B, T, N, C) clean latents; z0: noise of the same shape.
+        levels: (tau, d) of every block.
+        valid: (B, T) bool; padding is left out.
+        k_max: finest step count.
+
+    Returns:
+        The scalar loss and metrics: `flow` (share with d = d_min) and `bootstrap` mean squared errors, the
+        spread of the prediction and of the truth.
+    """
+    z_tilde = corrupt(z1, z0, levels.tau)
+    target = z1
+    if levels.num_bootstrap:
+        bootstrap = shortcut_targets(denoise, z_tilde, levels, k_max)
+        coarse = (levels.d[: levels.num_bootstrap] > 1.5 / k_max)[..., None, None]
+        target = torch.cat(
+            [torch.where(coarse, bootstrap, z1[: levels.num_bootstrap]), z1[levels.num_bootstrap :]], dim=0
+        )
+    z1_hat = denoise(z_tilde, levels.tau, levels.d, slice(None)).float()
+    # (1-tau)^2 ||(z1_hat - z_tilde)/(1-tau) - (b'+b'')/2||^2 is the x-space error against the target above.
+    error = (z1_hat - target).square().mean(dim=(-1, -2))  # (B, T)
+    weight = ramp(levels.tau) * valid
+    loss = (weight * error).sum() / valid.sum().clamp_min(1)
+    is_flow = (levels.d < 1.5 / k_max) & valid
+    is_bootstrap = (levels.d > 1.5 / k_max) & valid
+    metrics = {
+        "flow": _mean_where(error, is_flow),
+        "spread": z1_hat.detach().std(),
+        "spread_reference": z1.std(),
+    }
+    if levels.num_bootstrap:
+        metrics["bootstrap"] = _mean_where(error, is_bootstrap)
+    return loss, metrics
+
+
+def _mean_where(value: Tensor, chosen: Tensor) -> Tensor:
+    return ((value * chosen).sum() / chosen.sum().clamp_min(1)).detach()

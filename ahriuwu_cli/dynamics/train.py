@@ -1,0 +1,136 @@
+"""`dynamics train`: shortcut forcing on windows of packed latents, with alternating lengths.
+
+Shapes: B windows, T frames per window, N latent tokens, C channels.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ahriuwu_cli.core.artifact import Kind
+from ahriuwu_cli.core.device import Runtime, estimate_step_memory, require_memory
+from ahriuwu_cli.core.training.loop import TrainResult, train
+from ahriuwu_cli.core.training.stage import ArtifactFields, StageState
+from ahriuwu_cli.dynamics.checkpoint import WorldSpecs
+from ahriuwu_cli.dynamics.config import DynamicsSection, ObjectiveConfig
+from ahriuwu_cli.dynamics.model import DynamicsModel
+from ahriuwu_cli.dynamics.shortcut_forcing import draw_levels, shortcut_forcing
+from ahriuwu_cli.latents.windows import LatentBatch, LatentWindows
+
+
+def batch_shape(section: DynamicsSection, step: int) -> tuple[int, int]:
+    """(windows, frames per window) of a step: mostly short, now and then long, long only at the end.
+
+    `train.batch_size` counts short windows; a long batch holds as many frames in fewer windows.
+    """
+    settings = section.train
+    only_long = step >= settings.steps * (1 - section.long_only_fraction)
+    if not only_long and step % section.long_every != section.long_every - 1:
+        return settings.batch_size, section.short_length
+    windows = max(1, settings.batch_size * section.short_length // section.long_length)
+    return windows, section.long_length
+
+
+def dynamics_loss(
+    model: DynamicsModel, batch: LatentBatch, objective: ObjectiveConfig
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Shortcut forcing on one batch (no agent token); noise, levels and image mode are drawn here."""
+    z1 = model.normalise(batch.latents)  # (B, T, N, C)
+    count, length = batch.valid.shape
+    levels = draw_levels(count, length, model.config.k_max, objective.bootstrap_fraction, z1.device)
+    separate = torch.rand(count, device=z1.device) < objective.image_fraction
+    labelled = torch.rand(count, 1, device=z1.device) >= objective.action_dropout
+    action, known = batch.action[:, :length], batch.action_valid[:, :length] & labelled
+
+    def denoise(z_tilde: Tensor, tau: Tensor, d: Tensor, rows: slice) -> Tensor:
+        return model(z_tilde, tau, d, action[rows], known[rows], separate=separate[rows]).z1_hat
+
+    return shortcut_forcing(denoise, z1, torch.randn_like(z1), levels, batch.valid, model.config.k_max)
+
+
+class DynamicsStage:
+    """Training of the dynamics alone."""
+
+    kind: Kind = "dynamics"
+
+    def __init__(self, section: DynamicsSection, packed: Path, runtime: Runtime, seed: int) -> None:
+        self._section, self._runtime = section, runtime
+        self._windows = LatentWindows(packed, "train")
+        self.specs = window_specs(self._windows)
+        self.module = DynamicsModel(section.model, self.specs.latent, self.specs.action).to(runtime.device)
+        self._rng = np.random.default_rng(seed)
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """Every tensor of the dynamics."""
+        return dict(self.module.named_parameters())
+
+    def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """Loss of one batch of windows."""
+        count, length = batch_shape(self._section, step)
+        batch = self._windows.draw(self._rng, count, length).to(self._runtime.device)
+        loss, metrics = dynamics_loss(self.module, batch, self._section.objective)
+        return loss, dict(metrics)
+
+    def describe(self) -> ArtifactFields:
+        """The section, the data's specs, the packed latents and what they came from."""
+        header = self._windows.header
+        return ArtifactFields(
+            config=self._section.model_dump(),
+            specs=self.specs.dump(),
+            parents=header.parents | {"packed": header.fingerprint},
+        )
+
+    def state(self) -> StageState:
+        """Loader position."""
+        return StageState({}, {"rng": self._rng.bit_generator.state})
+
+    def load_state(self, state: StageState) -> None:
+        """Restore `state`."""
+        self._rng.bit_generator.state = state.values["rng"]
+
+
+def window_specs(windows: LatentWindows) -> WorldSpecs:
+    """What packed latents say of their data."""
+    return WorldSpecs(windows.action_spec, windows.frame_spec, windows.latent_spec, tuple(windows.tasks))
+
+
+def check_dynamics_memory(section: DynamicsSection, specs: WorldSpecs, runtime: Runtime) -> None:
+    """Refuse a step that does not fit, before data is read."""
+    batch = max(
+        (batch_shape(section, step) for step in (0, section.long_every - 1)), key=lambda shape: shape[0] * shape[1]
+    )
+
+    def loss(module: nn.Module) -> Tensor:
+        assert isinstance(module, DynamicsModel)
+        z = torch.zeros(*batch, specs.latent.num_tokens, specs.latent.dim_token)
+        tau, action = torch.zeros(batch), torch.zeros(*batch, specs.action.dim)
+        with runtime.autocast():
+            valid = torch.ones(batch, dtype=torch.bool)
+            return module(z, tau, torch.ones(batch), action, valid).z1_hat.square().mean()
+
+    need = estimate_step_memory(lambda: DynamicsModel(section.model, specs.latent, specs.action), loss)
+    require_memory(runtime, need, "one dynamics step")
+
+
+def train_dynamics(
+    section: DynamicsSection, packed: Path, folder: Path, runtime: Runtime, *, seed: int, **options: Any
+) -> TrainResult:
+    """Train dynamics on the training split of `packed` and write them into `folder`.
+
+    Args:
+        section: the `[dynamics]` section.
+        packed: packed latents.
+        folder: where the artifact, its state and the metrics go.
+        runtime: device and precision.
+        seed: seed of weights and windows.
+        options: `resume` and `overwrite` of the loop.
+    """
+    check_dynamics_memory(section, window_specs(LatentWindows(packed, "train")), runtime)
+    torch.manual_seed(seed)
+    stage = DynamicsStage(section, packed, runtime, seed)
+    return train(stage, section.train, runtime, folder, seed=seed, **options)

@@ -1,0 +1,183 @@
+"""Any Gymnasium environment as a game: frames of one size, float32 action rows, plain rewards and flags.
+
+Shapes: H x W pixels, A = ActionSpec.dim.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from ahriuwu_cli.core.errors import DataError, InputError
+from ahriuwu_cli.core.specs import ActionSpec, FrameSpec
+from ahriuwu_cli.episodes.actions import ActionCodec
+from ahriuwu_cli.episodes.frames import to_frame
+from ahriuwu_cli.episodes.game import register_game
+from ahriuwu_cli.episodes.policies import EXPERT_ACTION
+
+DEFAULT_FPS = 15.0
+MIN_IMAGE_SIDE = 8  # smaller uint8 arrays are symbols, not pictures (MiniGrid's 7x7)
+
+# Prefix of an environment id -> (module to import, extra that installs it).
+EXTRAS: dict[str, tuple[str, str]] = {
+    "ALE/": ("ale_py", "atari"),
+    "MiniGrid-": ("minigrid", "minigrid"),
+    "BabyAI-": ("minigrid", "minigrid"),
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """What came back for one action: frame (H, W, 3) uint8, reward, flags, and the environment's info."""
+
+    frame: np.ndarray
+    reward: float
+    terminal: bool
+    truncated: bool
+    info: dict[str, Any]
+
+
+class GameEnv:
+    """One environment, made with `gymnasium.make(env_id, **options)`.
+
+    An image observation (uint8, (h, w, 3), (h, w, 1) or (h, w)) is the frame; otherwise the frame is
+    what `render_mode="rgb_array"` draws. `info["expert_action"]`, where offered, is given as a row.
+
+    Attributes:
+        action_spec: made from the action space.
+        frame_spec: the wanted size and the environment's `render_fps` (15 where it names none).
+
+    Raises:
+        InputError: unknown id, missing package, refused options, no picture, or an action space
+            that cannot be used; always before anything is played.
+    """
+
+    def __init__(self, env_id: str, *, height: int, width: int, options: Mapping[str, Any] | None = None) -> None:
+        self.env_id = env_id
+        self._options = dict(options or {})
+        self._env, self._uses_observation = _make(env_id, self._options)
+        try:
+            meanings = getattr(self._env.unwrapped, "get_action_meanings", None)
+            labels = [str(label) for label in meanings()] if callable(meanings) else []
+            self._codec = ActionCodec(self._env.action_space, labels)
+            self.frame_spec = FrameSpec(height=height, width=width, fps=_fps(self._env))
+        except BaseException:
+            self._env.close()
+            raise
+
+    @property
+    def action_spec(self) -> ActionSpec:
+        """Named, typed components of the action rows."""
+        return self._codec.spec
+
+    def reset(self, seed: int) -> tuple[np.ndarray, dict[str, Any]]:
+        """Begin an episode: frame (H, W, 3) uint8 and info."""
+        observation, info = self._env.reset(seed=seed)
+        return self._frame(observation), self._info(info)
+
+    def step(self, row: np.ndarray) -> Step:
+        """Take the action that a row (A,) float32 stands for.
+
+        Raises:
+            DataError: the row is outside its declared range, or the environment draws no proper image.
+        """
+        observation, reward, terminal, truncated, info = self._env.step(self._codec.to_action(row))
+        return Step(self._frame(observation), float(reward), bool(terminal), bool(truncated), self._info(info))
+
+    def close(self) -> None:
+        """Let go of the environment."""
+        self._env.close()
+
+    def _frame(self, observation: Any) -> np.ndarray:
+        image = observation if self._uses_observation else self._env.render()
+        if not isinstance(image, np.ndarray):
+            raise DataError(
+                f"{self.env_id} drew {type(image).__name__}; expected a uint8 image",
+                hint="use an environment with image observations or render_mode 'rgb_array'",
+            )
+        frame = to_frame(image, self.frame_spec.height, self.frame_spec.width)
+        return frame.copy() if frame is image else frame  # an environment may draw into the same array again
+
+    def _info(self, info: dict[str, Any]) -> dict[str, Any]:
+        if EXPERT_ACTION not in info:
+            return info
+        return {**info, EXPERT_ACTION: self._codec.to_row(info[EXPERT_ACTION])}
+
+
+def _make(env_id: str, options: dict[str, Any]) -> tuple[gymnasium.Env[Any, Any], bool]:
+    """Make the environment; also tells whether its observation is the frame."""
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # pygame greets on stdout, which is for data
+    register_game()
+    _import_extra(env_id)
+    env = _make_once(env_id, options)
+    if _is_image(env.observation_space):
+        return env, True
+    modes = env.metadata.get("render_modes", [])
+    if env.render_mode == "rgb_array":
+        return env, False
+    env.close()
+    if "rgb_array" not in modes:
+        raise InputError(
+            f"{env_id} has observations {env.observation_space} and render modes {modes}; expected uint8 image "
+            "observations or the mode 'rgb_array'",
+            hint="wrap the environment, or pick one that draws itself",
+        )
+    return _make_once(env_id, {**options, "render_mode": "rgb_array"}), False
+
+
+def _make_once(env_id: str, options: dict[str, Any]) -> gymnasium.Env[Any, Any]:
+    try:
+        return gymnasium.make(env_id, disable_env_checker=True, **options)
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise InputError(
+            f"{env_id} needs a package: {error}", hint="install it, or pick another environment"
+        ) from error
+    except gymnasium.error.UnregisteredEnv as error:
+        detail = " ".join(str(error).split())
+        raise InputError(
+            f"there is no environment {env_id!r}: {detail}",
+            hint="see `python -c 'import gymnasium; gymnasium.pprint_registry()'`; "
+            "a package's environments are known as 'module:Id'",
+        ) from error
+    except (gymnasium.error.Error, TypeError, ValueError, ModuleNotFoundError) as error:
+        detail = " ".join(str(error).split())
+        raise InputError(
+            f"{env_id} cannot be made with options {options}: {detail}", hint="correct data.env or data.env_options"
+        ) from error
+
+
+def _import_extra(env_id: str) -> None:
+    """Import and register the package that an id's prefix asks for."""
+    for prefix, (module, extra) in EXTRAS.items():
+        if env_id.startswith(prefix):
+            try:
+                package = importlib.import_module(module)
+            except ImportError as error:
+                raise InputError(
+                    f"{env_id} needs the package {module!r}, which is not installed",
+                    hint=f"pip install 'ahriuwu[{extra}]'",
+                ) from error
+            if module == "ale_py":
+                package.ALEInterface.setLoggerMode(package.LoggerMode.Error)
+            gymnasium.register_envs(package)
+            return
+
+
+def _is_image(space: spaces.Space[Any]) -> bool:
+    if not isinstance(space, spaces.Box) or space.dtype != np.uint8:
+        return False
+    shape = space.shape
+    fits = len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3))
+    return fits and min(shape[:2]) >= MIN_IMAGE_SIDE
+
+
+def _fps(env: gymnasium.Env[Any, Any]) -> float:
+    fps = env.metadata.get("render_fps")
+    return float(fps) if isinstance(fps, int | float) and fps > 0 else DEFAULT_FPS

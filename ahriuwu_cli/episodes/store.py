@@ -1,0 +1,277 @@
+"""The episode store: a folder with a manifest and one safetensors file per episode, split by whole episode.
+
+The split is part of the manifest and so of the fingerprint: whatever was made from a store names the
+very split it was made with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, ValidationError
+
+from ahriuwu_cli.core import artifact
+from ahriuwu_cli.core.config import Section
+from ahriuwu_cli.core.errors import ArtifactError, InputError
+from ahriuwu_cli.core.specs import ActionSpec, FrameSpec
+from ahriuwu_cli.episodes.episode import ARRAYS, Episode
+
+Split = Literal["train", "heldout"]
+
+
+class EpisodeRecord(Section):
+    """What the manifest says of one episode."""
+
+    id: str
+    file: str
+    num_steps: int
+    total_reward: float
+    task: str
+    split: Split
+    policy: str
+    seed: int
+    sha256: str
+
+
+class SplitRule(Section):
+    """How episodes are held out."""
+
+    fraction: float = Field(default=0.1, gt=0, lt=1)
+    seed: int = Field(default=0, ge=0)
+
+
+class StoreInfo(Section):
+    """The `info` part of a store's manifest."""
+
+    env: str
+    env_options: dict[str, Any]
+    tasks: list[str] = Field(default_factory=list)
+    split: SplitRule = Field(default_factory=SplitRule)
+    episodes: list[EpisodeRecord] = Field(default_factory=list)
+
+
+class EpisodeStore:
+    """Episodes of one environment on disk. Make one with `create` or `open`."""
+
+    def __init__(self, folder: Path, header: artifact.Header, info: StoreInfo) -> None:
+        self.folder = folder
+        self.header = header
+        self.action_spec = ActionSpec.model_validate(header.specs["action"])
+        self.frame_spec = FrameSpec.model_validate(header.specs["frame"])
+        self._info = info
+        self._records = {record.id: record for record in info.episodes}
+        self._checked: set[str] = set()  # ids whose file had the right hash since this store was opened
+
+    @classmethod
+    def create(
+        cls,
+        folder: Path,
+        action_spec: ActionSpec,
+        frame_spec: FrameSpec,
+        env: str,
+        env_options: dict[str, Any],
+        *,
+        heldout_fraction: float = 0.1,
+        split_seed: int = 0,
+        config: dict[str, Any] | None = None,
+    ) -> EpisodeStore:
+        """Write the manifest of an empty store.
+
+        Raises:
+            InputError: the folder already holds something.
+        """
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise InputError(
+                f"{folder} is not an empty folder; a new episode store needs one",
+                hint="give another folder, or append to the store that is there",
+            )
+        rule = SplitRule(fraction=heldout_fraction, seed=split_seed)
+        info = StoreInfo(env=env, env_options=env_options, split=rule)
+        specs = {"action": action_spec.model_dump(mode="json"), "frame": frame_spec.model_dump(mode="json")}
+        header = artifact.write_manifest(
+            folder, "episodes", config=config or {}, specs=specs, parents={}, info=info.model_dump(mode="json")
+        )
+        return cls(folder, header, info)
+
+    @classmethod
+    def open(cls, folder: Path) -> EpisodeStore:
+        """Read a store's manifest; the episode files are looked at when they are read.
+
+        Raises:
+            InputError: nothing is there.
+            ArtifactError: no episode store, of another format, changed or damaged.
+        """
+        header = artifact.read_header(folder, "episodes")
+        artifact.check_fingerprint(folder, header, "")
+        try:
+            return cls(folder, header, StoreInfo.model_validate(header.info))
+        except (ValidationError, KeyError) as error:
+            detail = error.errors()[0]["msg"] if isinstance(error, ValidationError) else f"no {error} spec"
+            raise ArtifactError(
+                f"{folder} has a manifest that is no list of episodes: {detail}",
+                hint="it was written by another program; record the episodes again",
+            ) from error
+
+    # ------------------------------------------------------------ what is in it
+
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint over specs, environment, every episode's content, and the split."""
+        return self.header.fingerprint
+
+    @property
+    def env(self) -> str:
+        """Gymnasium id of the environment that was played."""
+        return self._info.env
+
+    @property
+    def env_options(self) -> dict[str, Any]:
+        """Keyword arguments of gymnasium.make."""
+        return dict(self._info.env_options)
+
+    @property
+    def tasks(self) -> list[str]:
+        """Names of the tasks, in order of first appearance; an episode's task index is its place here."""
+        return list(self._info.tasks)
+
+    @property
+    def split_rule(self) -> SplitRule:
+        """Fraction and seed of the held-out split."""
+        return self._info.split
+
+    @property
+    def episodes(self) -> list[EpisodeRecord]:
+        """Every episode's record, in order of recording."""
+        return list(self._info.episodes)
+
+    def ids(self, split: Split) -> list[str]:
+        """Ids of the episodes of one split, in order."""
+        return [record.id for record in self._info.episodes if record.split == split]
+
+    def record(self, episode_id: str) -> EpisodeRecord:
+        """Find the manifest's record of an episode.
+
+        Raises:
+            InputError: no episode has that id.
+        """
+        found = self._records.get(episode_id)
+        if found is None:
+            raise InputError(
+                f"{self.folder} has no episode {episode_id!r}; it has {len(self._records)}",
+                hint="ids have six digits and start at 000000",
+            )
+        return found
+
+    def read(self, episode_id: str) -> Episode:
+        """Read one episode; its file's hash is checked once for each opened store.
+
+        Raises:
+            InputError: no episode has that id.
+            ArtifactError: the file is missing, cut short, or not the one the manifest lists.
+        """
+        record = self.record(episode_id)
+        path = self.folder / record.file
+        if episode_id not in self._checked:
+            self._check_file(path, record)
+            self._checked.add(episode_id)
+        arrays = artifact.read_arrays(path)
+        missing = sorted(set(ARRAYS) - set(arrays))
+        if missing:
+            raise ArtifactError(f"{path} lacks {', '.join(missing)}", hint="record the episodes again")
+        return Episode(
+            **{name: arrays[name] for name in ARRAYS}, task=record.task, seed=record.seed, policy=record.policy
+        )
+
+    def _check_file(self, path: Path, record: EpisodeRecord) -> None:
+        if not path.is_file():
+            raise ArtifactError(
+                f"{path} is missing; the manifest lists it with {record.num_steps} steps",
+                hint="restore the file or record the episodes again",
+            )
+        found = artifact.hash_file(path)
+        if found != record.sha256:
+            artifact.read_arrays(path)  # says so when the file is cut short
+            raise ArtifactError(
+                f"{path} has sha256 {found[:12]}...; the manifest lists {record.sha256[:12]}...",
+                hint="the file was changed after it was recorded; restore it or record again",
+            )
+
+    # ------------------------------------------------------------ changing it
+
+    def append(self, episodes: Sequence[Episode]) -> list[str]:
+        """Check and store episodes, then list them in the manifest in one atomic write; returns their ids.
+
+        The new episodes are divided between the splits; those already there keep theirs.
+
+        Raises:
+            DataError: an episode does not fit the specs (then none of them is stored).
+        """
+        for episode in episodes:
+            episode.validate(self.action_spec, self.frame_spec)
+        start = 1 + max((int(record.id) for record in self._info.episodes), default=-1)
+        splits = _divide([record.split for record in self._info.episodes], len(episodes), self._info.split)
+        records = [
+            self._write(f"{start + index:06d}", episode, split)
+            for index, (episode, split) in enumerate(zip(episodes, splits, strict=True))
+        ]
+        tasks = list(dict.fromkeys([*self._info.tasks, *(episode.task for episode in episodes)]))
+        self._rewrite(self._info.model_copy(update={"tasks": tasks, "episodes": [*self._info.episodes, *records]}))
+        return [record.id for record in records]
+
+    def set_split(self, fraction: float, seed: int) -> None:
+        """Divide all episodes anew, at random by `seed`; both splits get at least one where there are two.
+
+        Raises:
+            InputError: the fraction is not between 0 and 1.
+        """
+        if not 0 < fraction < 1:
+            raise InputError(f"held-out fraction is {fraction}; expected between 0 and 1", hint="0.1 is usual")
+        rule = SplitRule(fraction=fraction, seed=seed)
+        splits = _divide([], len(self._info.episodes), rule)
+        records = [
+            record.model_copy(update={"split": split})
+            for record, split in zip(self._info.episodes, splits, strict=True)
+        ]
+        self._rewrite(self._info.model_copy(update={"split": rule, "episodes": records}))
+
+    def _write(self, episode_id: str, episode: Episode, split: Split) -> EpisodeRecord:
+        file = f"{episode_id}.safetensors"
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in episode.arrays().items()}
+        artifact.write_tensors(self.folder / file, tensors, {"ahriuwu_episode": episode_id})
+        return EpisodeRecord(
+            id=episode_id,
+            file=file,
+            num_steps=episode.num_steps,
+            total_reward=episode.total_reward,
+            task=episode.task,
+            split=split,
+            policy=episode.policy,
+            seed=episode.seed,
+            sha256=artifact.hash_file(self.folder / file),
+        )
+
+    def _rewrite(self, info: StoreInfo) -> None:
+        self.header = artifact.write_manifest(
+            self.folder,
+            "episodes",
+            config=self.header.config,
+            specs=self.header.specs,
+            parents=self.header.parents,
+            info=info.model_dump(mode="json"),
+        )
+        self._info = info
+        self._records = {record.id: record for record in info.episodes}
+
+
+def _divide(present: Sequence[Split], num_new: int, rule: SplitRule) -> list[Split]:
+    """Choose the splits of `num_new` further episodes, so that the whole comes as near to the fraction as it can."""
+    total = len(present) + num_new
+    wanted = min(max(round(rule.fraction * total), 1), total - 1) if total >= 2 else 0
+    held = min(max(wanted - sum(split == "heldout" for split in present), 0), num_new)
+    rng = np.random.default_rng([rule.seed, len(present)])
+    chosen = set(rng.permutation(num_new)[:held].tolist())
+    return ["heldout" if index in chosen else "train" for index in range(num_new)]

@@ -1,0 +1,137 @@
+"""`latents build`: every episode of a store through the tokenizer, one file each, with statistics per channel.
+
+Shapes: F frames of an episode, N latent tokens, C channels per token.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.progress import track
+from safetensors import safe_open
+
+from ahriuwu_cli.core.artifact import hash_file, write_manifest, write_tensors
+from ahriuwu_cli.core.device import Runtime
+from ahriuwu_cli.core.errors import ArtifactError
+from ahriuwu_cli.core.report import Report
+from ahriuwu_cli.core.specs import FrameSpec, LatentSpec
+from ahriuwu_cli.episodes.store import EpisodeStore
+from ahriuwu_cli.latents.config import LatentsSection
+from ahriuwu_cli.tokenizer.checkpoint import load_tokenizer
+from ahriuwu_cli.tokenizer.coding import encode_episode
+
+DTYPES = {"float16": torch.float16, "float32": torch.float32}
+
+
+def build_latents(
+    episodes: Path, tokenizer_path: Path, out: Path, settings: LatentsSection, runtime: Runtime
+) -> Report:
+    """Encode all episodes into `out`. Files already there from the same tokenizer and episode are kept.
+
+    Raises:
+        ArtifactError: the frames of the store are not those the tokenizer was made for.
+    """
+    store = EpisodeStore.open(episodes)
+    tokenizer, header = load_tokenizer(tokenizer_path, runtime.device)
+    require_frames(store.frame_spec, header.specs["frame"], tokenizer_path)
+    out.mkdir(parents=True, exist_ok=True)
+    entries, moments = [], _Moments(tokenizer.latent_spec.dim_token)
+    for record in track(store.episodes, description="latents", transient=True, console=_stderr()):
+        path = out / f"{record.id}.safetensors"
+        made_from = {
+            "tokenizer": header.fingerprint,
+            "episode": record.sha256,
+            "dtype": settings.dtype,
+        }
+        latents = _kept(path, made_from)
+        if latents is None:
+            frames = torch.from_numpy(store.read(record.id).frames)
+            latents = encode_episode(tokenizer, frames, runtime, settings.batch_size).to(DTYPES[settings.dtype])
+            write_tensors(path, {"latents": latents}, made_from)
+        if record.split == "train":
+            moments.add(latents.float().numpy())
+        entries.append(
+            {
+                "id": record.id,
+                "file": path.name,
+                "num_frames": len(latents),
+                "split": record.split,
+                "sha256": hash_file(path),
+            }
+        )
+    spec = tokenizer.latent_spec.model_copy(update=moments.statistics())
+    written = write_manifest(
+        out,
+        "latents",
+        config=settings.model_dump(exclude={"shard_frames"}),
+        specs={"latent": spec.model_dump(), "frame": header.specs["frame"]},
+        parents={"episodes": store.header.fingerprint, "tokenizer": header.fingerprint},
+        info={"episodes": entries},
+    )
+    return _report(written.fingerprint, spec, entries, moments)
+
+
+def require_frames(found: FrameSpec, wanted: dict[str, object], tokenizer_path: Path) -> None:
+    """Refuse frames of another size than the tokenizer's."""
+    expected = FrameSpec.model_validate(wanted)
+    if (found.height, found.width) != (expected.height, expected.width):
+        raise ArtifactError(
+            f"episodes have {found.height}x{found.width} frames; "
+            f"{tokenizer_path} was made for {expected.height}x{expected.width}",
+            hint="record at that size or train a tokenizer on these episodes",
+        )
+
+
+class _Moments:
+    """Running count, sum and sum of squares per channel, in double precision, and of whole frames."""
+
+    def __init__(self, channels: int) -> None:
+        self.count = 0
+        self.total = np.zeros(channels)
+        self.square = np.zeros(channels)
+
+    def add(self, latents: np.ndarray) -> None:
+        """latents (F, N, C)."""
+        flat = latents.reshape(-1, latents.shape[-1]).astype(np.float64)
+        self.count += len(flat)
+        self.total += flat.sum(axis=0)
+        self.square += np.square(flat).sum(axis=0)
+
+    def statistics(self) -> dict[str, tuple[float, ...]]:
+        """Mean and standard deviation (at least 1e-3) per channel."""
+        mean = self.total / self.count
+        std = np.sqrt(np.maximum(self.square / self.count - mean**2, 0)).clip(1e-3)
+        return {"mean": tuple(float(v) for v in mean), "std": tuple(float(v) for v in std)}
+
+
+def _kept(path: Path, made_from: dict[str, str]) -> torch.Tensor | None:
+    """Latents of an earlier, interrupted build, when they come from the same tokenizer and episode."""
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(str(path), framework="pt") as handle:
+            return handle.get_tensor("latents") if handle.metadata() == made_from else None
+    except Exception:
+        return None  # damaged: it is made again
+
+
+def _report(fingerprint: str, spec: LatentSpec, entries: list[dict[str, object]], moments: _Moments) -> Report:
+    frames = sum(int(str(entry["num_frames"])) for entry in entries)
+    rows = [
+        ("episodes", str(len(entries))),
+        ("frames", f"{frames:,}"),
+        ("latents per frame", f"{spec.num_tokens} x {spec.dim_token} ({spec.layout})"),
+        ("mean of channel means", f"{np.mean(spec.mean):+.3f}"),
+        ("mean of channel spreads", f"{np.mean(spec.std):.3f}"),
+        ("fingerprint", fingerprint),
+    ]
+    data = {"episodes": len(entries), "frames": frames, "latent": spec.model_dump(), "fingerprint": fingerprint}
+    return Report("latents", ("what", "value"), rows, data)
+
+
+def _stderr() -> object:
+    from rich.console import Console
+
+    return Console(stderr=True)

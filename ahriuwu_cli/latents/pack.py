@@ -1,0 +1,123 @@
+"""`latents pack`: latents and aligned blocks of all episodes in a few large shards, made for random windows.
+
+Shapes: F frames of an episode, N latent tokens, C channels per token, A action width.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ahriuwu_cli.core.artifact import hash_file, read_arrays, read_header, require_parent, write_manifest, write_tensors
+from ahriuwu_cli.core.errors import ArtifactError
+from ahriuwu_cli.core.report import Report
+from ahriuwu_cli.episodes.alignment import to_blocks
+from ahriuwu_cli.episodes.episode import Episode
+from ahriuwu_cli.episodes.store import EpisodeStore
+from ahriuwu_cli.latents.config import LatentsSection
+from ahriuwu_cli.latents.windows import BLOCK_ARRAYS
+
+
+def pack_latents(episodes: Path, latents: Path, out: Path, settings: LatentsSection) -> Report:
+    """Write shards and manifest into `out`; shards of an earlier pack are replaced.
+
+    Raises:
+        ArtifactError: the latents are of other episodes, or their frame counts differ.
+    """
+    store = EpisodeStore.open(episodes)
+    header = read_header(latents, "latents")
+    require_parent(latents, header, episodes, store.header)
+    counts = {entry["id"]: entry for entry in header.info["episodes"]}
+    writer = _ShardWriter(out, settings.shard_frames)
+    entries = []
+    for record in store.episodes:
+        episode = store.read(record.id)
+        array = read_arrays(latents / counts[record.id]["file"])["latents"]
+        if len(array) != len(episode.frames):
+            raise ArtifactError(
+                f"episode {record.id} has {len(episode.frames)} frames but {len(array)} latents",
+                hint="run `ahriuwu latents build` again",
+            )
+        shard, start = writer.add(_blocks(episode) | {"latents": array})
+        entries.append(
+            {
+                "id": record.id,
+                "shard": shard,
+                "start": start,
+                "num_frames": len(array),
+                "split": record.split,
+                "task": store.tasks.index(record.task),
+            }
+        )
+    shards = writer.finish()
+    written = write_manifest(
+        out,
+        "packed",
+        config=settings.model_dump(),
+        specs=header.specs | {"action": store.action_spec.model_dump()},
+        parents={"episodes": store.header.fingerprint, "tokenizer": header.parents["tokenizer"], "latents": header.fingerprint},
+        info={"tasks": store.tasks, "episodes": entries, "shards": shards},
+    )
+    frames = sum(entry["num_frames"] for entry in entries)
+    held = sum(entry["num_frames"] for entry in entries if entry["split"] == "heldout")
+    rows = [
+        ("episodes", str(len(entries))),
+        ("frames, train", f"{frames - held:,}"),
+        ("frames, held out", f"{held:,}"),
+        ("shards", str(len(shards))),
+        ("fingerprint", written.fingerprint),
+    ]
+    data = {"episodes": len(entries), "frames": frames, "shards": len(shards), "fingerprint": written.fingerprint}
+    return Report("packed latents", ("what", "value"), rows, data)
+
+
+def _blocks(episode: Episode) -> dict[str, np.ndarray]:
+    """Aligned arrays of length F; flags as uint8."""
+    blocks = to_blocks(
+        actions=episode.actions,
+        action_valid=episode.action_valid,
+        rewards=episode.rewards,
+        terminals=episode.terminals,
+    )
+    arrays = {name: getattr(blocks, name) for name in BLOCK_ARRAYS}
+    return {name: array.astype(np.uint8) if array.dtype == bool else array for name, array in arrays.items()}
+
+
+class _ShardWriter:
+    """Collects episodes and writes a shard whenever `limit` frames are reached."""
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        self.folder, self.limit = folder, limit
+        self.shards: list[dict[str, Any]] = []
+        self._parts: list[dict[str, np.ndarray]] = []
+        self._frames = 0
+
+    def add(self, arrays: dict[str, np.ndarray]) -> tuple[int, int]:
+        """Append an episode; returns its shard number and first row."""
+        if self._frames >= self.limit:
+            self._flush()
+        place = len(self.shards), self._frames
+        self._parts.append(arrays)
+        self._frames += len(arrays["latents"])
+        return place
+
+    def finish(self) -> list[dict[str, Any]]:
+        """Write what is left, remove shards of an earlier pack, return the list of shards."""
+        self._flush()
+        names = {shard["file"] for shard in self.shards}
+        for old in self.folder.glob("shard_*.safetensors"):
+            if old.name not in names:
+                old.unlink()
+        return self.shards
+
+    def _flush(self) -> None:
+        if not self._parts:
+            return
+        path = self.folder / f"shard_{len(self.shards):04d}.safetensors"
+        joined = {name: np.concatenate([part[name] for part in self._parts]) for name in self._parts[0]}
+        write_tensors(path, {name: torch.from_numpy(array) for name, array in joined.items()}, {})
+        self.shards.append({"file": path.name, "num_frames": self._frames, "sha256": hash_file(path)})
+        self._parts, self._frames = [], 0

@@ -1,0 +1,27 @@
+"""Reading a tokenizer from its file: the model is built from what the file says and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from ahriuwu_cli.core.artifact import Header, load_strictly, read_weights
+from ahriuwu_cli.core.specs import FrameSpec
+from ahriuwu_cli.tokenizer.protocol import Tokenizer
+from ahriuwu_cli.tokenizer.registry import config_class, module_class
+
+
+def load_tokenizer(path: Path, device: torch.device) -> tuple[Tokenizer, Header]:
+    """The tokenizer in eval mode on `device`, without gradients, and its header.
+
+    Raises:
+        InputError: the file is missing.
+        ArtifactError: it is damaged, of another kind, or does not fit its own config.
+    """
+    header, tensors = read_weights(path, "tokenizer")
+    model = header.config["model"]
+    config = config_class(model["type"]).model_validate(model)
+    tokenizer = module_class(config.type)(config, FrameSpec.model_validate(header.specs["frame"]))
+    load_strictly(tokenizer, tensors, path)
+    return tokenizer.requires_grad_(False).eval().to(device), header

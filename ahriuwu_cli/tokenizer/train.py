@@ -1,0 +1,138 @@
+"""`tokenizer train`: random clips of recorded frames, reconstructed.
+
+Shapes: B clips, T frames per clip, H and W frame size.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ahriuwu_cli.core.artifact import Kind
+from ahriuwu_cli.core.device import Runtime, estimate_step_memory, require_memory
+from ahriuwu_cli.core.errors import DataError
+from ahriuwu_cli.core.specs import FrameSpec
+from ahriuwu_cli.core.training.loop import TrainResult, train
+from ahriuwu_cli.core.training.stage import ArtifactFields, StageState
+from ahriuwu_cli.episodes.store import EpisodeStore
+from ahriuwu_cli.nn.running_rms import RunningRms
+from ahriuwu_cli.tokenizer.config import TokenizerSection
+from ahriuwu_cli.tokenizer.loss import reconstruction_loss
+from ahriuwu_cli.tokenizer.perceptual import load_lpips
+from ahriuwu_cli.tokenizer.protocol import Tokenizer, to_pixels
+from ahriuwu_cli.tokenizer.registry import module_class
+
+
+class FrameClips:
+    """Random clips of consecutive frames of the training split; frames are read once and kept as uint8."""
+
+    def __init__(self, store: EpisodeStore, length: int) -> None:
+        self.length = length
+        ids = store.ids("train")
+        self._episodes = [frames for frames in (store.read(id_).frames for id_ in ids) if len(frames) >= length]
+        if not self._episodes:
+            raise DataError(
+                f"no training episode has {length} frames, the configured clip length",
+                hint="lower tokenizer.clip_length or record longer episodes",
+            )
+        self._ends = np.cumsum([len(frames) - length + 1 for frames in self._episodes])
+
+    def draw(self, rng: np.random.Generator, count: int) -> Tensor:
+        """Clips (B, T, H, W, 3) uint8, every start equally likely."""
+        positions = rng.integers(self._ends[-1], size=count)
+        clips = []
+        for position in positions:
+            index = int(np.searchsorted(self._ends, position, side="right"))
+            start = int(position - (self._ends[index - 1] if index else 0))
+            clips.append(self._episodes[index][start : start + self.length])
+        return torch.from_numpy(np.stack(clips))
+
+
+class TokenizerStage:
+    """Reconstruction training of one tokenizer."""
+
+    kind: Kind = "tokenizer"
+
+    def __init__(self, section: TokenizerSection, episodes: Path, runtime: Runtime, seed: int) -> None:
+        store = EpisodeStore.open(episodes)
+        self._section, self._runtime, self._store = section, runtime, store
+        self.module: Tokenizer = build_tokenizer(section, store.frame_spec).to(runtime.device)
+        weight = section.loss.lpips_weight
+        self._lpips = load_lpips(section.loss.lpips_weights_path).to(runtime.device) if weight else None
+        self._clips = FrameClips(store, section.clip_length)
+        self._rng = np.random.default_rng(seed)
+        self._rms = RunningRms()
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """Every tensor of the tokenizer."""
+        return dict(self.module.named_parameters())
+
+    def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """Loss of one batch of clips."""
+        frames = self._clips.draw(self._rng, self._section.train.batch_size)
+        pixels = to_pixels(frames.to(self._runtime.device))
+        guess = self.module.reconstruct_for_training(pixels, step)
+        loss, metrics = reconstruction_loss(pixels, guess, self._rms, self._lpips, self._section.loss.lpips_weight)
+        return loss, dict(metrics)
+
+    def describe(self) -> ArtifactFields:
+        """The section, the frame spec, and the latent layout that later stages take."""
+        return ArtifactFields(
+            config=self._section.model_dump(),
+            specs={
+                "frame": self._store.frame_spec.model_dump(),
+                "latent": self.module.latent_spec.model_dump(),
+            },
+            parents={"episodes": self._store.header.fingerprint},
+            info={"heldout": self._store.ids("heldout")},
+        )
+
+    def state(self) -> StageState:
+        """Loader position and running averages."""
+        return StageState(self._rms.state(), {"rng": self._rng.bit_generator.state})
+
+    def load_state(self, state: StageState) -> None:
+        """Restore `state`."""
+        self._rms.load_state(state.tensors)
+        self._rng.bit_generator.state = state.values["rng"]
+
+
+def build_tokenizer(section: TokenizerSection, frame: FrameSpec) -> Tokenizer:
+    """A freshly initialised tokenizer."""
+    return module_class(section.model.type)(section.model, frame)
+
+
+def check_tokenizer_memory(section: TokenizerSection, frame: FrameSpec, runtime: Runtime) -> None:
+    """Refuse a step that does not fit, before data is read (LPIPS left out of the estimate)."""
+
+    def loss(module: nn.Module) -> Tensor:
+        assert isinstance(module, Tokenizer)
+        shape = (section.train.batch_size, section.clip_length, 3, frame.height, frame.width)
+        pixels = torch.zeros(shape)
+        with runtime.autocast():
+            return (module.reconstruct_for_training(pixels, 0) - pixels).square().mean()
+
+    require_memory(runtime, estimate_step_memory(lambda: build_tokenizer(section, frame), loss), "one tokenizer step")
+
+
+def train_tokenizer(
+    section: TokenizerSection, episodes: Path, folder: Path, runtime: Runtime, *, seed: int, **options: Any
+) -> TrainResult:
+    """Train a tokenizer on the training split of `episodes` and write it into `folder`.
+
+    Args:
+        section: the `[tokenizer]` section.
+        episodes: an episode store.
+        folder: where the artifact, its state and the metrics go.
+        runtime: device and precision.
+        seed: seed of weights and clips.
+        options: `resume` and `overwrite` of the loop.
+    """
+    check_tokenizer_memory(section, EpisodeStore.open(episodes).frame_spec, runtime)
+    torch.manual_seed(seed)
+    stage = TokenizerStage(section, episodes, runtime, seed)
+    return train(stage, section.train, runtime, folder, seed=seed, **options)
