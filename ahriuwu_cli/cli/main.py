@@ -7,19 +7,30 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import ahriuwu_cli
 from ahriuwu_cli.cli import agent, data, demo, doctor, dynamics, eval, imagine, init, latents, tokenizer
 from ahriuwu_cli.core.errors import EXIT_FAILED, EXIT_INTERRUPTED, AhriuwuError
 
+ROAD = ("demo", "init", "data", "tokenizer", "latents", "dynamics", "agent", "imagine", "eval", "doctor")
 OUTSIDE = {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.ENAMETOOLONG}
 """What the operating system refuses for reasons that are not ours."""
 
+
+class RoadOrder(TyperGroup):
+    """Lists the commands in the order they are used, not plain commands first."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: D102 (what the base class says)
+        return sorted(super().list_commands(ctx), key=ROAD.index)
+
+
 app = typer.Typer(
     name="ahriuwu",
+    cls=RoadOrder,
     context_settings={"help_option_names": ["--help", "-h"]},
     pretty_exceptions_enable=False,
     epilog="The road: init, data record, tokenizer train, latents build, latents pack, dynamics train, "

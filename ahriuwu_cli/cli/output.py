@@ -29,15 +29,18 @@ def _print_table(report: Report) -> None:
     from rich.text import Text
 
     # Text, because a cell such as "[dynamics]" would be read as markup.
-    table = Table(title=Text(report.title), title_justify="left", box=box.SIMPLE, show_edge=False, pad_edge=False)
+    table = Table(box=box.SIMPLE, show_edge=False, pad_edge=False)
     for column in report.columns:
         table.add_column(Text(column), overflow="fold")
     for row in report.rows:
         table.add_row(*map(Text, row))
-    console = Console(file=sys.stdout, highlight=False)
-    if not console.is_terminal:
-        console = Console(file=sys.stdout, highlight=False, no_color=True, width=_natural_width(report))
-    console.print(table)
+    if sys.stdout.isatty():
+        console = Console(file=sys.stdout, highlight=False)
+    else:
+        console = Console(file=sys.stdout, highlight=False, force_terminal=False, width=_natural_width(report))
+    console.print(Text(report.title, style="bold"), soft_wrap=True)
+    if report.columns:
+        console.print(table)
     for note in report.notes:
         console.print(Text(note), soft_wrap=True)
 
@@ -47,10 +50,10 @@ def _natural_width(report: Report) -> int:
     from rich.cells import cell_len
 
     widths = [
-        max(cell_len(line) for cell in (column, *cells) for line in (cell or " ").split("\n"))
-        for column, *cells in zip(report.columns, *report.rows, strict=True)
+        max(cell_len(line) for cell in cells for line in (cell or " ").split("\n"))
+        for cells in zip(report.columns, *report.rows, strict=True)
     ]
-    return max(sum(widths) + 3 * len(widths) + 1, cell_len(report.title) + 1)
+    return sum(widths) + 3 * len(widths) + 1
 
 
 def _finite(value: Any) -> Any:

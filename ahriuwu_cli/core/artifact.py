@@ -137,7 +137,7 @@ def fingerprint_of(
 # ---------------------------------------------------------------- writing
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, fsync it and rename it over `path`.
 
     A crash or a full disk leaves the previous file as it was and no temporary file behind
@@ -171,7 +171,7 @@ def _sync_folder(folder: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8") and None)
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -291,7 +291,7 @@ def _manifest_text(folder: Path) -> str:
 
 def _metadata_text(path: Path) -> str:
     with _open(path, "pt") as handle:
-        text = (handle.metadata() or {}).get(METADATA_KEY)
+        text: str | None = (handle.metadata() or {}).get(METADATA_KEY)
     if text is None:
         raise ArtifactError(
             f"{path} is a safetensors file without ahriuwu metadata",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 
 from ahriuwu_cli.core.errors import ConfigError, InputError
 from ahriuwu_cli.core.schema import allowed, nearest_key, walk
@@ -131,18 +132,17 @@ def _explain(
     fault = faults[0]
     fields = dict(walk(model, data))
     path = _key_path(fault["loc"], fields)
-    where = source if path or not overridden else f"{source} with the overrides"
-    if any(_within(path, key) for key in overridden):
-        where = "command line"
-    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
     field = fields.get(path)
+    where = source if path or not overridden else f"{source} with the overrides"
+    mend = f"change it in {source} or give"
+    if any(_within(path, key) for key in overridden):
+        where, mend = "command line", "give"
     if fault["type"] == "extra_forbidden":
         near = nearest_key(path, list(fields))
         message = f"unknown key {path}" + (f"; nearest valid key: {near}" if near else "")
-        hint = f"write {near}" if near else f"the keys there are: {', '.join(_siblings(path, fields))}"
-    elif fault["type"] == "missing":
-        expected = allowed(field) if field is not None else "a value"
-        message = f"{path} is missing; expected {expected}"
+        hint = f"write {near}" if near else _keys_beside(path, fields)
+    elif fault["type"] == "missing" and field is not None:
+        message = f"{path} is missing; expected {allowed(field)}"
         hint = f"add it; `ahriuwu init` writes every key{_meaning(field)}"
     elif fault["type"] == "value_error" or field is None:
         detail = " ".join(str(fault["msg"]).removeprefix("Value error, ").split())
@@ -150,9 +150,9 @@ def _explain(
         hint = f"change one of these values in {source} or with --set KEY=VALUE"
     else:
         message = f"{path} is {_shown(fault['input'])}; expected {allowed(field)}"
-        quoted = field.annotation is str and not isinstance(fault["input"], str)
-        sample = "'\"TEXT\"'" if quoted else "VALUE"
-        hint = f"change it in {source} or with --set {path}={sample}{_meaning(field)}"
+        sample = "'\"TEXT\"'" if field.annotation is str else "VALUE"  # so that TOML takes it for text
+        hint = f"{mend} --set {path}={sample}{_meaning(field)}"
+    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
     return ConfigError(f"{where}: {message}{more}", hint=hint)
 
 
@@ -170,13 +170,14 @@ def _within(path: str, key: str) -> bool:
     return path == key or path.startswith(f"{key}.") or key.startswith(f"{path}.")
 
 
-def _siblings(path: str, fields: Mapping[str, Any]) -> Iterator[str]:
+def _keys_beside(path: str, fields: Mapping[str, Any]) -> str:
     place = path.rpartition(".")[0]
-    return (key for key in fields if key.rpartition(".")[0] == place)
+    names = [key.rpartition(".")[2] for key in fields if key.rpartition(".")[0] == place]
+    return f"the keys of {f'[{place}]' if place else 'the file'} are {', '.join(names)}"
 
 
-def _meaning(field: Any) -> str:
-    return f" ({field.description})" if field is not None and field.description else ""
+def _meaning(field: FieldInfo) -> str:
+    return f" ({field.description})" if field.description else ""
 
 
 def _shown(value: Any) -> str:

@@ -94,15 +94,20 @@ def nearest_key(path: str, known: Sequence[str]) -> str | None:
     """The key path that `path` was most likely meant to be, or None when nothing is near.
 
     Tried in turn: the same name elsewhere in the same top section, a like name in the same place, the
-    same name anywhere, a like path anywhere.
+    same name anywhere, a like name anywhere; of several, the one whose whole path is nearest.
     """
     place, _, leaf = path.rpartition(".")
     top = path.partition(".")[0]
-    same_name = [key for key in known if key.rpartition(".")[2] == leaf]
-    siblings = {key.rpartition(".")[2]: key for key in known if key.rpartition(".")[0] == place}
-    like_names = [siblings[name] for name in difflib.get_close_matches(leaf, siblings, n=1)]
-    for candidates in ([key for key in same_name if key.startswith(f"{top}.")], like_names, same_name, known):
-        found = difflib.get_close_matches(path, candidates, n=1, cutoff=0.6 if candidates is known else 0.0)
-        if found:
-            return found[0]
+    names = {key: key.rpartition(".")[2] for key in known}
+    like = set(difflib.get_close_matches(leaf, set(names.values()), n=3))
+    same_name = [key for key in known if names[key] == leaf]
+    like_name = [key for key in known if names[key] in like]
+    for candidates in (
+        [key for key in same_name if key.startswith(f"{top}.")],
+        [key for key in like_name if key.rpartition(".")[0] == place],
+        same_name,
+        like_name,
+    ):
+        if candidates:
+            return difflib.get_close_matches(path, candidates, n=1, cutoff=0.0)[0]
     return None

@@ -86,7 +86,7 @@ class DynamicsModel(nn.Module):
         self.register_buffer("latent_mean", torch.tensor(latent.mean or (0.0,) * channels), persistent=False)
         self.register_buffer("latent_std", torch.tensor(latent.std or (1.0,) * channels), persistent=False)
         # Agent tokens see everything and nothing sees them ([D4] Sec. 3.3).
-        mask = self.layout.visibility({name: WORLD for name in WORLD}) if num_tasks else None
+        mask = self.layout.visibility(dict.fromkeys(WORLD, WORLD)) if num_tasks else None
         self.register_buffer("space_mask", mask, persistent=False)
 
     def normalise(self, latents: Tensor) -> Tensor:

@@ -21,6 +21,15 @@ from ahriuwu_cli.dynamics.model import DynamicsModel
 from ahriuwu_cli.dynamics.shortcut_forcing import corrupt, snap
 
 
+Noise = Callable[[tuple[int, ...]], Tensor]
+"""Shape to standard normal noise."""
+
+
+def noise_from(generator: torch.Generator) -> Noise:
+    """Noise from a CPU generator, the same on every device."""
+    return lambda shape: torch.randn(shape, generator=generator)
+
+
 def euler_steps(denoise: Callable[[Tensor, float, float], Tensor], z: Tensor, num_steps: int) -> Tensor:
     """Carry noise z to clean latents in K steps of size d = 1/K: z <- z + (z1_hat - z) / (1 - tau) d.
 
@@ -53,7 +62,7 @@ class Dream:
         model: the dynamics, in eval mode.
         settings: K, context length and context signal level.
         task: (B,) task index; the agent token is then read out.
-        generator: source of all noise.
+        noise: gives normal noise of a shape; see `noise_from`.
         num_steps: Euler steps per frame when other than `settings.steps`.
     """
 
@@ -62,11 +71,12 @@ class Dream:
         model: DynamicsModel,
         settings: SamplerConfig,
         *,
-        generator: torch.Generator,
+        noise: Noise,
         task: Tensor | None = None,
         num_steps: int | None = None,
     ) -> None:
-        self.model, self.task, self.generator = model, task, generator
+        self.model, self.task = model, task
+        self._draw = noise
         self.num_steps = num_steps or settings.steps
         self.tau_context = snap(settings.tau_context, model.config.k_max)
         self.cache = model.new_cache(settings.context_length)
@@ -107,4 +117,4 @@ class Dream:
         return Moment(z, None if agent is None else agent[:, 0])
 
     def _noise(self, shape: tuple[int, ...] | torch.Size, device: torch.device) -> Tensor:
-        return torch.randn(shape, generator=self.generator).to(device)
+        return self._draw(tuple(shape)).to(device)

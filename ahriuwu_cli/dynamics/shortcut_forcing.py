@@ -62,68 +62,88 @@ def snap(tau: float, k_max: int) -> float:
     return min(max(round(tau * k_max), 0), k_max - 1) / k_max
 
 
-def shortcut_targets(denoise: Denoise, z_tilde: Tensor, levels: Levels, k_max: int) -> Tensor:
-    """x-space bootstrap targets of the bootstrap rows, without gradient ([D4] Eq. 7).
+@dataclass(frozen=True)
+class Forcing:
+    """A corrupted batch and what the network should make of it.
+
+    Attributes:
+        z_tilde: (B, T, N, C) input; levels: its tau and d.
+        z1: (B, T, N, C) clean latents.
+        target: (B, T, N, C) x-space target: z1 where d = d_min, the bootstrap target elsewhere.
+    """
+
+    z_tilde: Tensor
+    levels: Levels
+    z1: Tensor
+    target: Tensor
+
+
+def prepare(denoise: Denoise, z1: Tensor, z0: Tensor, levels: Levels, k_max: int) -> Forcing:
+    """Corrupt clean latents z1 (B, T, N, C) with noise z0 and find the targets ([D4] Eq. 7), without gradient."""
+    z_tilde = corrupt(z1, z0, levels.tau)
+    if not levels.num_bootstrap:
+        return Forcing(z_tilde, levels, z1, z1)
+    bootstrap = bootstrap_targets(denoise, z_tilde, levels, k_max)
+    rows = slice(0, levels.num_bootstrap)
+    coarse = is_coarse(levels.d[rows], k_max)[..., None, None]
+    target = torch.cat([torch.where(coarse, bootstrap, z1[rows]), z1[levels.num_bootstrap :]], dim=0)
+    return Forcing(z_tilde, levels, z1, target)
+
+
+def is_coarse(d: Tensor, k_max: int) -> Tensor:
+    """True where d is above d_min, so that the target is a bootstrap target."""
+    return d > 1.5 / k_max
+
+
+@torch.no_grad()
+def bootstrap_targets(denoise: Denoise, z_tilde: Tensor, levels: Levels, k_max: int) -> Tensor:
+    """x-space targets of the bootstrap rows ([D4] Eq. 7): (rows, T, N, C) in fp32.
 
     Two half steps of size d/2 from z_tilde give b' and b''; the target of the velocity is their mean, and in
     x-space z_tilde + (1 - tau) (b' + b'') / 2. Entries with d = d_min have no half step; their value is unused.
-
-    Returns:
-        (rows, T, N, C) in fp32.
     """
     rows = slice(0, levels.num_bootstrap)
     z, tau, d = z_tilde[rows], levels.tau[rows], levels.d[rows]
     half = (d / 2).clamp_min(1 / k_max)
-    with torch.no_grad():
-        wide = (..., None, None)
-        first = (denoise(z, tau, half, rows).float() - z) / (1 - tau)[wide]  # b'
-        middle = z + first * half[wide]  # z'
-        # d_min entries would step past the grid; clamped, their value is unused.
-        tau_middle = (tau + half).clamp_max(1 - 1 / k_max)
-        second = (denoise(middle, tau_middle, half, rows).float() - middle) / (1 - tau_middle)[wide]  # b''
-        return z + (1 - tau)[wide] * (first + second) / 2
+    wide = (..., None, None)
+    first = (denoise(z, tau, half, rows).float() - z) / (1 - tau)[wide]  # b'
+    middle = z + first * half[wide]  # z'
+    # d_min entries would step past the grid; they are clamped.
+    tau_middle = (tau + half).clamp_max(1 - 1 / k_max)
+    second = (denoise(middle, tau_middle, half, rows).float() - middle) / (1 - tau_middle)[wide]  # b''
+    return z + (1 - tau)[wide] * (first + second) / 2
 
 
-def shortcut_forcing(
-    denoise: Denoise, z1: Tensor, z0: Tensor, levels: Levels, valid: Tensor, k_max: int
-) -> tuple[Tensor, dict[str, Tensor]]:
+def forcing_loss(z1_hat: Tensor, forcing: Forcing, valid: Tensor, k_max: int) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss of [D4] Eq. 7 with the ramp of Eq. 8, averaged over valid frames.
 
+    (1-tau)^2 ||(z1_hat - z_tilde)/(1-tau) - (b'+b'')/2||^2 is the x-space error against the bootstrap target,
+    so both cases are one squared error.
+
     Args:
-        denoise: the network; called once with gradient on all rows and twice without on the bootstrap rows.
-        z1: (B, T, N, C) clean latents; z0: noise of the same shape.
-        levels: (tau, d) of every block.
+        z1_hat: (B, T, N, C) the network's output for `forcing`.
+        forcing: input and targets.
         valid: (B, T) bool; padding is left out.
         k_max: finest step count.
 
     Returns:
-        The scalar loss and metrics: `flow` (share with d = d_min) and `bootstrap` mean squared errors, the
-        spread of the prediction and of the truth.
+        The scalar loss and metrics: `flow` (where d = d_min) and `bootstrap` mean squared errors, the spread of
+        the prediction and of the truth.
     """
-    z_tilde = corrupt(z1, z0, levels.tau)
-    target = z1
-    if levels.num_bootstrap:
-        bootstrap = shortcut_targets(denoise, z_tilde, levels, k_max)
-        coarse = (levels.d[: levels.num_bootstrap] > 1.5 / k_max)[..., None, None]
-        target = torch.cat(
-            [torch.where(coarse, bootstrap, z1[: levels.num_bootstrap]), z1[levels.num_bootstrap :]], dim=0
-        )
-    z1_hat = denoise(z_tilde, levels.tau, levels.d, slice(None)).float()
-    # (1-tau)^2 ||(z1_hat - z_tilde)/(1-tau) - (b'+b'')/2||^2 is the x-space error against the target above.
-    error = (z1_hat - target).square().mean(dim=(-1, -2))  # (B, T)
-    weight = ramp(levels.tau) * valid
-    loss = (weight * error).sum() / valid.sum().clamp_min(1)
-    is_flow = (levels.d < 1.5 / k_max) & valid
-    is_bootstrap = (levels.d > 1.5 / k_max) & valid
+    levels = forcing.levels
+    error = (z1_hat.float() - forcing.target).square().mean(dim=(-1, -2))  # (B, T)
+    loss = (ramp(levels.tau) * valid * error).sum() / valid.sum().clamp_min(1)
+    coarse = is_coarse(levels.d, k_max)
     metrics = {
-        "flow": _mean_where(error, is_flow),
-        "spread": z1_hat.detach().std(),
-        "spread_reference": z1.std(),
+        "flow": _measure(error, ~coarse & valid),
+        "spread": z1_hat.detach().float().std(),
+        "spread_reference": forcing.z1.std(),
     }
     if levels.num_bootstrap:
-        metrics["bootstrap"] = _mean_where(error, is_bootstrap)
+        metrics["bootstrap"] = _measure(error, coarse & valid)
     return loss, metrics
 
 
-def _mean_where(value: Tensor, chosen: Tensor) -> Tensor:
-    return ((value * chosen).sum() / chosen.sum().clamp_min(1)).detach()
+def _measure(value: Tensor, chosen: Tensor) -> Tensor:
+    """Mean over chosen entries for a metric; NaN, which is not logged, when there is none."""
+    return torch.where(chosen, value, torch.zeros_like(value)).sum().detach() / chosen.sum()

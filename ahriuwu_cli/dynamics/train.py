@@ -5,6 +5,7 @@ Shapes: B windows, T frames per window, N latent tokens, C channels.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from ahriuwu_cli.core.training.stage import ArtifactFields, StageState
 from ahriuwu_cli.dynamics.checkpoint import WorldSpecs
 from ahriuwu_cli.dynamics.config import DynamicsSection, ObjectiveConfig
 from ahriuwu_cli.dynamics.model import DynamicsModel
-from ahriuwu_cli.dynamics.shortcut_forcing import draw_levels, shortcut_forcing
+from ahriuwu_cli.dynamics.shortcut_forcing import Forcing, draw_levels, forcing_loss, prepare
 from ahriuwu_cli.latents.windows import LatentBatch, LatentWindows
 
 
@@ -40,6 +41,37 @@ def dynamics_loss(
     model: DynamicsModel, batch: LatentBatch, objective: ObjectiveConfig
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Shortcut forcing on one batch (no agent token); noise, levels and image mode are drawn here."""
+    inputs = draw_inputs(model, batch, objective)
+    forcing = inputs.forcing
+    out = model(
+        forcing.z_tilde,
+        forcing.levels.tau,
+        forcing.levels.d,
+        inputs.action,
+        inputs.action_valid,
+        separate=inputs.separate,
+    )
+    return forcing_loss(out.z1_hat, forcing, batch.valid, model.config.k_max)
+
+
+@dataclass(frozen=True)
+class ForcingInputs:
+    """One batch ready for the network.
+
+    Attributes:
+        forcing: corrupted latents and their targets.
+        action: (B, T, A); action_valid: (B, T) bool.
+        separate: (B,) bool, examples treated as single images.
+    """
+
+    forcing: Forcing
+    action: Tensor
+    action_valid: Tensor
+    separate: Tensor
+
+
+def draw_inputs(model: DynamicsModel, batch: LatentBatch, objective: ObjectiveConfig) -> ForcingInputs:
+    """Draw levels, noise, image mode and action dropout for a batch and compute its targets."""
     z1 = model.normalise(batch.latents)  # (B, T, N, C)
     count, length = batch.valid.shape
     levels = draw_levels(count, length, model.config.k_max, objective.bootstrap_fraction, z1.device)
@@ -50,7 +82,8 @@ def dynamics_loss(
     def denoise(z_tilde: Tensor, tau: Tensor, d: Tensor, rows: slice) -> Tensor:
         return model(z_tilde, tau, d, action[rows], known[rows], separate=separate[rows]).z1_hat
 
-    return shortcut_forcing(denoise, z1, torch.randn_like(z1), levels, batch.valid, model.config.k_max)
+    forcing = prepare(denoise, z1, torch.randn_like(z1), levels, model.config.k_max)
+    return ForcingInputs(forcing, action, known, separate)
 
 
 class DynamicsStage:

@@ -18,6 +18,9 @@ from ahriuwu_cli.core.specs import ActionComponent, ActionSpec
 Leaf = tuple[tuple[str, ...], "spaces.Space[Any]"]  # path of keys in a Dict space, and the space found there
 
 
+POLICY_HINT = "use a policy made for this environment's action spec"
+
+
 class ActionRange:
     """Lowest and highest value of every column of a row, and which columns hold integers."""
 
@@ -61,14 +64,20 @@ def check_actions(spec: ActionSpec, actions: np.ndarray, valid: np.ndarray, *, w
     if fine.all():
         return
     step, column = (int(index) for index in np.argwhere(~fine)[0])
+    found, expected = _offence(spec, actions[step], column)
+    raise DataError(
+        f"{where}: {found} at step {step}; expected {expected}",
+        hint="the policy, importer or action spec is wrong; correct it and record again",
+    )
+
+
+def _offence(spec: ActionSpec, row: np.ndarray, column: int) -> tuple[str, str]:
+    """What is in a column of a row (A,), and what should be."""
     part = next(part for part in spec.components if column < spec.slices()[part.name].stop)
     bottom, top = component_range(part)
     kind = "a number" if part.type == "continuous" else "a whole number"
-    raise DataError(
-        f"{where}: action component {part.name!r} ({part.type}) is {actions[step, column]:g} at step {step}; "
-        f"expected {kind} in {bottom:g}..{top:g}",
-        hint="the policy, importer or action spec is wrong; correct it and record again",
-    )
+    found = f"action component {part.name!r} ({part.type}) is {row[column]:g}"
+    return found, f"{kind} in {bottom:g}..{top:g}"
 
 
 def random_row(spec: ActionSpec, rng: np.random.Generator) -> np.ndarray:
@@ -124,8 +133,16 @@ class ActionCodec:
         Raises:
             DataError: a value outside its component's range.
         """
-        if row.shape != self._range.low.shape or not self._range.inside(row).all():
-            self._refuse(row)
+        row = np.asarray(row, np.float32)
+        if row.shape != self._range.low.shape:
+            raise DataError(
+                f"the policy gave an action row of shape {row.shape}; expected {self._range.low.shape}",
+                hint=POLICY_HINT,
+            )
+        fine = self._range.inside(row)
+        if not fine.all():
+            found, expected = _offence(self.spec, row, int(np.argmin(fine)))
+            raise DataError(f"the policy's {found}; expected {expected}", hint=POLICY_HINT)
         if not self._leaves[0][0]:
             return _from_columns(self._leaves[0][1], row)
         out: dict[str, Any] = {}
@@ -137,14 +154,6 @@ class ActionCodec:
             inner[path[-1]] = _from_columns(space, row[start : start + width])
             start += width
         return out
-
-    def _refuse(self, row: np.ndarray) -> None:
-        if row.shape != self._range.low.shape:
-            raise DataError(
-                f"the policy gave an action row of shape {row.shape}; expected {self._range.low.shape}",
-                hint="use a policy made for this environment's action spec",
-            )
-        check_actions(self.spec, row[None], np.array([True]), where="the policy's action")
 
 
 def _leaves(space: spaces.Space[Any], path: tuple[str, ...]) -> Iterator[Leaf]:

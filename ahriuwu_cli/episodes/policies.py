@@ -44,21 +44,23 @@ def episode_rng(policy_seed: int, episode_seed: int) -> np.random.Generator:
     return np.random.default_rng([policy_seed, episode_seed])
 
 
-class _SlotStreams:
-    """One random stream per slot, begun anew with each episode."""
+class SlotStreams:
+    """One random stream per slot, begun anew with each episode; `streams[i]` is slot i's."""
 
     def __init__(self) -> None:
         self._seed = 0
-        self._streams: list[np.random.Generator] = []
+        self.streams: list[np.random.Generator] = []
 
     def reset(self, num_envs: int, seed: int) -> None:
+        """Get ready for `num_envs` slots of a policy with this seed."""
         self._seed = seed
-        self._streams = [episode_rng(seed, 0) for _ in range(num_envs)]
+        self.streams = [episode_rng(seed, 0) for _ in range(num_envs)]
 
     def begin(self, first: np.ndarray, infos: list[dict[str, Any]]) -> list[np.random.Generator]:
+        """Start anew the streams of slots (N,) bool whose episode has just begun; returns all streams."""
         for slot in np.flatnonzero(first):
-            self._streams[slot] = episode_rng(self._seed, int(infos[slot].get(EPISODE_SEED, slot)))
-        return self._streams
+            self.streams[slot] = episode_rng(self._seed, int(infos[slot].get(EPISODE_SEED, slot)))
+        return self.streams
 
 
 class RandomPolicy:
@@ -68,7 +70,7 @@ class RandomPolicy:
 
     def __init__(self, spec: ActionSpec) -> None:
         self._spec = spec
-        self._slots = _SlotStreams()
+        self._slots = SlotStreams()
 
     def reset(self, num_envs: int, seed: int) -> None:
         """Get ready for `num_envs` slots."""
@@ -93,7 +95,7 @@ class NoisyExpertPolicy:
         self.name = f"noisy-expert({noise:g})"
         self._spec = spec
         self._noise = noise
-        self._slots = _SlotStreams()
+        self._slots = SlotStreams()
 
     def reset(self, num_envs: int, seed: int) -> None:
         """Get ready for `num_envs` slots."""
@@ -131,7 +133,7 @@ class RepeatLastPolicy:
 
     def __init__(self, spec: ActionSpec) -> None:
         self._spec = spec
-        self._slots = _SlotStreams()
+        self._slots = SlotStreams()
         self._rows = np.zeros((0, spec.dim), np.float32)
 
     def reset(self, num_envs: int, seed: int) -> None:

@@ -115,9 +115,10 @@ def record(
         writer.close()
     except KeyboardInterrupt:
         writer.close()
+        missing = data.episodes - writer.num_written
         raise TrainingInterrupted(
             f"recording stopped: {writer.num_written} of {data.episodes} episodes are stored in {folder}",
-            hint=f"go on with `ahriuwu data record --append --episodes {data.episodes - writer.num_written}`",
+            hint=f"go on with `ahriuwu data record --append --episodes {missing}`" if missing else "none is missing",
         ) from None
     assert writer.store is not None
     return _report(writer.store, f"Recorded {writer.num_written} episodes of {data.env}")

@@ -12,6 +12,7 @@ import numpy as np
 
 from ahriuwu_cli.core.errors import DataError
 from ahriuwu_cli.core.specs import ActionSpec
+from ahriuwu_cli.episodes.actions import POLICY_HINT
 from ahriuwu_cli.episodes.environment import GameEnv, Step
 from ahriuwu_cli.episodes.episode import Episode
 from ahriuwu_cli.episodes.policies import EPISODE_SEED, Policy
@@ -88,7 +89,7 @@ def stream_episodes(
         upcoming = num_slots
         while any(slot.running for slot in slots):
             frames = np.stack([slot.frame for slot in slots])  # (N, H, W, 3)
-            first = np.array([slot.running and not slot.rewards for slot in slots])  # (N,)
+            first = np.array([not slot.rewards for slot in slots])  # (N,)
             rows = policy.act(frames, first, [slot.info for slot in slots])  # (N, A)
             _check_rows(rows, num_slots, spec)
             for slot, row in zip(slots, rows, strict=True):
@@ -110,7 +111,7 @@ def _check_rows(rows: np.ndarray, num_slots: int, spec: ActionSpec) -> None:
     if rows.shape != (num_slots, spec.dim):
         raise DataError(
             f"the policy gave actions of shape {rows.shape}; expected {(num_slots, spec.dim)}",
-            hint="use a policy made for this environment's action spec",
+            hint=POLICY_HINT,
         )
 
 

@@ -1,13 +1,13 @@
 """Frames beside each other with captions, written as GIF, MP4 or PNG.
 
 Dimension letters: N contexts (rows), T time steps, H and W pixels of a frame, 3 RGB channels;
-H' and W' pixels of the finished picture; P colours of a palette.
+H' and W' pixels of the finished picture.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +15,9 @@ import imageio.v3 as iio
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from scipy.spatial import cKDTree
 
 from ahriuwu_cli.core.artifact import write_atomically
+from ahriuwu_cli.evaluation.palette import index_colours
 
 Frames = NDArray[np.uint8]
 Colour = tuple[int, int, int]
@@ -34,8 +34,7 @@ BORDER = 2  # pixels of the coloured border of a tile
 BAR = 4  # height of the progress bar in pixels
 FONT_SIZES = (12, 20)  # smallest and largest caption
 
-GIF_COLOURS = 255  # one entry stays free: the writer uses it for unchanged pixels
-GIF_SAMPLE = 1 << 20  # pixels looked at to choose a palette
+GIF_MAX_FPS = 50.0  # viewers slow down animations that ask for more
 KEYFRAME_INTERVAL = 16
 
 
@@ -46,17 +45,18 @@ class _Layout:
     height: int
     width: int
     caption_lines: tuple[tuple[str, ...], ...]
+    row_names: tuple[str, ...]
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont
     line_height: int
+    columns_left: int
     cell_width: int
     tile_height: int
     tile_width: int
-    caption_top: int
     tiles_top: int
 
     def column_left(self, column: int) -> int:
         """Left edge of a column's cell."""
-        return GAP + column * (self.cell_width + GAP)
+        return self.columns_left + column * (self.cell_width + GAP)
 
     def tile_corner(self, row: int, column: int) -> tuple[int, int]:
         """Top and left of a tile's picture, inside its border; tiles are centred in their cells."""
@@ -65,23 +65,31 @@ class _Layout:
         return top, left
 
 
-def side_by_side(columns: Mapping[str, Frames], *, scale: int = 4, context_length: int | None = None) -> Frames:
+def side_by_side(
+    columns: Mapping[str, Frames],
+    *,
+    scale: int = 4,
+    context_length: int | None = None,
+    row_names: Sequence[str] = (),
+) -> Frames:
     """Lay out one row per context and one column per source, with captions and a progress bar.
 
     With `context_length` the line on top, the bar and the tiles' borders are blue while true context
-    frames are shown and orange from the first dreamed frame on.
+    frames are shown and orange from the first dreamed frame on. A still (T = 1 without
+    `context_length`) has neither line nor bar.
 
     Args:
         columns: by caption, frames (N, T, H, W, 3) uint8, all of one shape, left to right.
         scale: each pixel becomes scale x scale pixels.
         context_length: how many of the T frames are context, 0..T; None draws no such marker.
+        row_names: captions of the N rows, drawn at the left; none by default.
 
     Returns:
         (T, H', W', 3) uint8.
 
     Raises:
         ValueError: no column, frames that are not uint8 RGB or differ in shape, nothing to draw,
-            scale below 1 or context_length outside 0..T.
+            scale below 1, context_length outside 0..T or row_names that are not N.
     """
     shape = _check_columns(columns)
     num_rows, num_steps = shape[:2]
@@ -89,7 +97,9 @@ def side_by_side(columns: Mapping[str, Frames], *, scale: int = 4, context_lengt
         raise ValueError(f"scale is {scale}; expected at least 1")
     if context_length is not None and not 0 <= context_length <= num_steps:
         raise ValueError(f"context_length is {context_length}; expected 0..{num_steps}, the number of frames")
-    layout = _lay_out(list(columns), shape, shape[2] * scale, shape[3] * scale, context_length)
+    if row_names and len(row_names) != num_rows:
+        raise ValueError(f"row_names are {list(row_names)}; expected {num_rows}, one per row")
+    layout = _lay_out(list(columns), row_names, shape, scale, context_length)
     pictures = np.stack([_backdrop(layout, num_rows, step, num_steps, context_length) for step in range(num_steps)])
     for column, frames in enumerate(columns.values()):
         for row in range(num_rows):
@@ -102,10 +112,10 @@ def side_by_side(columns: Mapping[str, Frames], *, scale: int = 4, context_lengt
 def write_gif(path: Path, frames: Frames, fps: float) -> None:
     """Write an animation that loops forever, atomically.
 
-    All frames share one palette: the exact colours when there are at most 255, else the nearest of
-    255 chosen ones, without dithering (small files, no flicker). GIF counts time in hundredths of
-    a second: delays are rounded so that the whole animation keeps its length; above 50 frames per
-    second it plays at 50, the fastest that viewers show.
+    All frames share one palette of at most 255 colours, without dithering, and a pixel that changes
+    by 4 of 255 or less stays as it is shown (small files, no flicker). GIF counts time in hundredths
+    of a second: delays are rounded so that the whole animation keeps its length; above 50 frames per
+    second it plays at 50.
 
     Args:
         path: the file to write.
@@ -116,19 +126,19 @@ def write_gif(path: Path, frames: Frames, fps: float) -> None:
         ValueError: frames are not (T, H, W, 3) uint8 with T >= 1, or fps is not positive.
     """
     _check_video(frames, fps)
-    palette, indices = _index_colours(frames)
-    ends = np.rint(np.arange(len(frames) + 1) * 100.0 / min(fps, 50.0)).astype(int)
-    delays = [int(ticks) * 10 for ticks in np.diff(ends)]  # milliseconds
+    palette, indices = index_colours(frames)
+    images = [Image.fromarray(index) for index in indices]
+    for image in images:
+        image.putpalette(palette.tobytes())
+    ends = np.rint(np.arange(len(frames) + 1) * 100.0 / min(fps, GIF_MAX_FPS)).astype(int)
+    delays = [int(hundredths) * 10 for hundredths in np.diff(ends)]  # milliseconds
     write_atomically(
         path,
-        lambda temporary: iio.imwrite(
+        lambda temporary: images[0].save(
             temporary,
-            indices,
-            plugin="pillow",
-            extension=".gif",
-            mode="P",
-            is_batch=True,
-            palette=palette.tobytes(),
+            format="GIF",
+            save_all=True,
+            append_images=images[1:],
             duration=delays if len(delays) > 1 else delays[0],
             loop=0,
         ),
@@ -201,29 +211,33 @@ def _check_video(frames: Frames, fps: float) -> None:
 
 
 def _lay_out(
-    names: list[str], shape: tuple[int, ...], tile_height: int, tile_width: int, context_length: int | None
+    names: list[str], row_names: Sequence[str], shape: tuple[int, ...], scale: int, context_length: int | None
 ) -> _Layout:
-    num_rows, num_steps = shape[:2]
+    num_rows, num_steps, tile_height, tile_width = shape[0], shape[1], shape[2] * scale, shape[3] * scale
     font = ImageFont.load_default(size=min(max(tile_width // 7, FONT_SIZES[0]), FONT_SIZES[1]))
     line_height = math.ceil(font.getbbox("Ag|")[3]) + 2
-    words = [word for name in names for word in name.split()]
-    longest = max((math.ceil(font.getlength(word)) for word in words), default=0)
-    cell_width = max(tile_width + 2 * BORDER, longest)
-    longest_status = max(font.getlength(_status(step, num_steps, context_length)[0]) for step in range(num_steps))
-    width = max(GAP + len(names) * (cell_width + GAP), math.ceil(longest_status) + 2 * GAP)
+
+    def longest(texts: Iterable[str]) -> int:
+        return max((math.ceil(font.getlength(text)) for text in texts), default=0)
+
+    cell_width = max(tile_width + 2 * BORDER, longest(word for name in names for word in name.split()))
+    columns_left = GAP + longest(row_names) + (GAP if row_names else 0)
+    still = num_steps == 1 and context_length is None
+    status_width = 0 if still else longest(_status(step, num_steps, context_length)[0] for step in range(num_steps))
     caption_lines = tuple(_wrap(name, font, cell_width) for name in names)
-    caption_top = GAP + line_height + BAR + GAP
+    caption_top = GAP if still else GAP + line_height + BAR + GAP
     tiles_top = caption_top + max(len(lines) for lines in caption_lines) * line_height + GAP // 2
     return _Layout(
         height=tiles_top + num_rows * (tile_height + 2 * BORDER + GAP),
-        width=width,
+        width=max(columns_left + len(names) * (cell_width + GAP), status_width + 2 * GAP),
         caption_lines=caption_lines,
+        row_names=tuple(row_names),
         font=font,
         line_height=line_height,
+        columns_left=columns_left,
         cell_width=cell_width,
         tile_height=tile_height,
         tile_width=tile_width,
-        caption_top=caption_top,
         tiles_top=tiles_top,
     )
 
@@ -254,13 +268,17 @@ def _backdrop(layout: _Layout, num_rows: int, step: int, num_steps: int, context
     status, colour = _status(step, num_steps, context_length)
     image = Image.new("RGB", (layout.width, layout.height), BACKGROUND)
     draw = ImageDraw.Draw(image)
-    draw.text((GAP, GAP - 2), status, fill=colour, font=layout.font)
-    _draw_bar(draw, layout, step + 1, num_steps, context_length)
+    if num_steps > 1 or context_length is not None:
+        draw.text((GAP, GAP - 2), status, fill=colour, font=layout.font)
+        _draw_bar(draw, layout, step + 1, num_steps, context_length)
+    for row, name in enumerate(layout.row_names):
+        middle = layout.tile_corner(row, 0)[0] + (layout.tile_height - layout.line_height) // 2
+        draw.text((GAP, middle), name, fill=TEXT, font=layout.font)
     for column, lines in enumerate(layout.caption_lines):
         centre = layout.column_left(column) + layout.cell_width / 2
         first = layout.tiles_top - GAP // 2 - len(lines) * layout.line_height
         for number, line in enumerate(lines):
-            left = round(centre - layout.font.getlength(line) / 2)
+            left = math.floor(centre - layout.font.getlength(line) / 2)
             draw.text((left, first + number * layout.line_height), line, fill=TEXT, font=layout.font)
         for row in range(num_rows):
             top, left = layout.tile_corner(row, column)
@@ -283,28 +301,3 @@ def _draw_bar(draw: ImageDraw.ImageDraw, layout: _Layout, shown: int, num_steps:
         left, right = GAP + span * begin // num_steps, GAP + span * end // num_steps
         if right > left:
             draw.rectangle((left, top, right - 1, top + BAR - 1), fill=colour)
-
-
-# ---------------------------------------------------------------- palette
-
-
-def _index_colours(frames: Frames) -> tuple[Frames, Frames]:
-    """One palette (P, 3) for all frames and the palette index of every pixel (T, H, W), P <= 255."""
-    red, green, blue = (frames[..., channel].astype(np.uint32) for channel in range(3))
-    packed = red << 16 | green << 8 | blue  # (T, H, W)
-    seen = np.zeros(1 << 24, dtype=bool)
-    seen[packed] = True
-    codes = np.flatnonzero(seen)
-    colours = np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=1).astype(np.uint8)  # (seen colours, 3)
-    palette = colours if len(colours) <= GIF_COLOURS else _choose_palette(frames)
-    table = np.zeros(1 << 24, dtype=np.uint8)
-    table[codes] = cKDTree(palette.astype(np.float64)).query(colours.astype(np.float64))[1]  # nearest entry
-    return palette, table[packed]
-
-
-def _choose_palette(frames: Frames) -> Frames:
-    """255 colours that stand for the pixels of all frames (median cut): (T, H, W, 3) -> (P, 3)."""
-    pixels = frames.reshape(-1, 3)
-    sample = pixels[:: max(1, len(pixels) // GIF_SAMPLE)]
-    quantised = Image.fromarray(sample[None]).quantize(GIF_COLOURS, method=Image.Quantize.MEDIANCUT)
-    return np.asarray(quantised.getpalette(), dtype=np.uint8).reshape(-1, 3)[:GIF_COLOURS]

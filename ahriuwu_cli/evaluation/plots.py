@@ -49,6 +49,8 @@ def plot_horizon(path: Path, curves: Mapping[str, HorizonCurve], title: str) -> 
 
     figure = _figure(9.0, 4.6)
     left, right = figure.subplots(1, 2)
+    num_steps = next(iter(lengths.values()))
+    steps = np.arange(1, num_steps + 1)
     models = [name for name in curves if name not in REFERENCES]
     for name in [*models, *REFERENCES]:
         curve = curves[name]
@@ -58,13 +60,12 @@ def plot_horizon(path: Path, curves: Mapping[str, HorizonCurve], title: str) -> 
         else:
             place = models.index(name)
             colour, dashes, marker = COLOURS[place % len(COLOURS)], "-", MARKERS[place % len(MARKERS)]
-        steps = np.arange(1, len(curve.psnr) + 1)
-        style = marker if len(steps) <= MARKED_STEPS else ""
+        marker = marker if num_steps <= MARKED_STEPS else ""
         label = f"{name} (mean {curve.psnr_mean:.2f} dB, {curve.ssim_mean:.3f})"
-        left.plot(steps, curve.psnr, color=colour, linestyle=dashes, marker=style, markersize=4.5, label=label)
-        right.plot(steps, curve.ssim, color=colour, linestyle=dashes, marker=style, markersize=4.5)
-    _label_horizon(left, "PSNR", "PSNR (dB)")
-    _label_horizon(right, "SSIM", "SSIM")
+        left.plot(steps, curve.psnr, color=colour, linestyle=dashes, marker=marker, markersize=4.5, label=label)
+        right.plot(steps, curve.ssim, color=colour, linestyle=dashes, marker=marker, markersize=4.5)
+    _label_horizon(left, "PSNR", "PSNR (dB)", num_steps)
+    _label_horizon(right, "SSIM", "SSIM", num_steps)
     figure.suptitle(title, fontsize=12)
     figure.legend(loc="outside lower center", ncols=2, fontsize=9, frameon=False)
     _save(path, figure)
@@ -107,11 +108,12 @@ def plot_returns(
     axes.set_ylim(len(episodes) - 0.5, -0.5)
     axes.set_xlabel(f"return (sum of rewards): mean with {100 * confidence:g} % interval; a dot is an episode")
     axes.grid(axis="x", alpha=0.3)
-    scale = axes.secondary_yaxis("right")
-    scale.set_yticks(range(len(episodes)), summary)
-    scale.tick_params(length=0)
-    for spine in (*axes.spines.values(), *scale.spines.values()):
-        spine.set_visible(False)
+    numbers = axes.secondary_yaxis("right")
+    numbers.set_yticks(range(len(episodes)), summary)
+    for scale in (axes, numbers):
+        scale.tick_params(axis="y", length=0)
+        for spine in scale.spines.values():
+            spine.set_visible(False)
     figure.suptitle(title, fontsize=12)
     _save(path, figure)
 
@@ -124,19 +126,22 @@ def _draw_agent(axes: Axes, place: int, values: NDArray[np.float64], interval: I
     if np.isfinite([interval.low, interval.high]).all():
         axes.plot([interval.low, interval.high], [place, place], color=colour, linewidth=3, solid_capstyle="butt")
         for end in (interval.low, interval.high):
-            axes.plot([end, end], [place - 0.12, place + 0.12], color=colour, linewidth=2)
+            axes.plot([end, end], [place - 0.2, place + 0.2], color=colour, linewidth=2)
         text += f"\n{interval.low:.2f} to {interval.high:.2f}"
-    axes.plot(interval.mean, place, marker="D", markersize=8, color=colour, markeredgecolor="white")
+    axes.plot(
+        interval.mean, place, marker="D", markersize=6, color=colour, markeredgecolor="white", markeredgewidth=0.8
+    )
     return f"{text}\nn = {len(values)}"
 
 
-def _label_horizon(axes: Axes, title: str, label: str) -> None:
+def _label_horizon(axes: Axes, title: str, label: str, num_steps: int) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.set_title(title, fontsize=11)
     axes.set_xlabel("horizon step (frames after the context)")
     axes.set_ylabel(label)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.set_xlim(0.5, num_steps + 0.5)
     axes.grid(alpha=0.3)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)

@@ -58,7 +58,7 @@ def pack_latents(episodes: Path, latents: Path, out: Path, settings: LatentsSect
         "packed",
         config=settings.model_dump(),
         specs=header.specs | {"action": store.action_spec.model_dump()},
-        parents={"episodes": store.header.fingerprint, "tokenizer": header.parents["tokenizer"], "latents": header.fingerprint},
+        parents=header.parents | {"latents": header.fingerprint},
         info={"tasks": store.tasks, "episodes": entries, "shards": shards},
     )
     frames = sum(entry["num_frames"] for entry in entries)

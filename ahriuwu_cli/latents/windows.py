@@ -125,6 +125,35 @@ class LatentWindows:
             places.append((index, start))
         return self.read(places, length, lookahead)
 
+    def draw_contexts(self, rng: np.random.Generator, count: int, length: int) -> LatentBatch:
+        """Random full windows (B, length) of frames after which the episode goes on: starts of dreams.
+
+        Raises:
+            DataError: every episode of the split is too short.
+        """
+        return self.read(self.draw_places(rng, count, length + 1), length)
+
+    def draw_places(self, rng: np.random.Generator, count: int, length: int) -> list[tuple[int, int]]:
+        """Random (episode index, start) of windows that lie wholly inside an episode, each equally likely.
+
+        Raises:
+            DataError: every episode of the split is shorter.
+        """
+        starts = np.array([max(0, episode.num_frames - length + 1) for episode in self.episodes])
+        ends = np.cumsum(starts)
+        if not ends[-1]:
+            longest = max(episode.num_frames for episode in self.episodes)
+            raise DataError(
+                f"the longest episode has {longest} frames; windows of {length} are asked for",
+                hint="lower context_length or horizon, or record longer episodes",
+            )
+        indices = np.searchsorted(ends, positions := rng.integers(ends[-1], size=count), side="right")
+        return [(int(i), int(position - ends[i] + starts[i])) for i, position in zip(indices, positions, strict=True)]
+
+    def has_ends(self) -> bool:
+        """True when some episode of the split ends in a terminal."""
+        return any(self._slice(episode, "terminal", 0, episode.num_frames).any() for episode in self.episodes)
+
     def rewarding_frames(self) -> list[tuple[int, int]]:
         """(episode index, frame) of every frame that arrived with a positive reward."""
         if self._rewarding is None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ahriuwu_cli.nn.cache import KVCache
+from ahriuwu_cli.nn.norm import RmsNorm
 from ahriuwu_cli.nn.rotary import rotary_table, rotate
 
 MANUAL_LENGTH = 256
@@ -47,14 +48,14 @@ class Attention(nn.Module):
         self.dim_head = dim // num_heads
         self.qkv = nn.Linear(dim, (num_heads + 2 * num_kv_heads) * self.dim_head, bias=False)
         self.out = nn.Linear(dim, dim, bias=False)
-        self.q_norm = nn.RMSNorm(self.dim_head)
-        self.k_norm = nn.RMSNorm(self.dim_head)
+        self.q_norm = RmsNorm(self.dim_head)
+        self.k_norm = RmsNorm(self.dim_head)
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x (B, T, S, D) -> q (B, T, S, H, E), k and v (B, T, S, G, E); q and k normalised, not rotated."""
         heads = self.qkv(x).unflatten(-1, (-1, self.dim_head))  # (B, T, S, H+2G, E)
         q, k, v = heads.split([self.num_heads, self.num_kv_heads, self.num_kv_heads], dim=-2)
-        return self.q_norm(q.float()).to(v.dtype), self.k_norm(k.float()).to(v.dtype), v
+        return self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype), v
 
     def over_space(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """x (B, T, S, D) -> (B, T, S, D); mask (S, S) bool, True = visible."""

@@ -58,20 +58,21 @@ class KVCache:
         """Write the keys and values (B, S*G, T, E) of the newest T steps; return all that are in reach.
 
         With T = 1 the result is (B, S*G, min(count, C) + 1, E). Several steps at once are a prefill:
-        only into an empty cache, and the result is what was given (the caller masks it).
+        only into an empty cache, and the result is what was given (the caller masks it). A pass that is
+        not committed may leave out the last tokens of the block (the agent's); the first pass may not.
         """
         entry = self._layers[layer]
-        num_new = keys.shape[2]
+        rows, num_new = keys.shape[1], keys.shape[2]
         assert num_new == 1 or self.count == 0, "several steps at once only fill an empty cache"
         if entry.keys is None or entry.values is None:
             shape = (*keys.shape[:2], self.num_slots, keys.shape[3])
             entry.keys, entry.values = keys.new_zeros(shape), values.new_zeros(shape)
         if num_new == 1:
             slot = self.count % self.num_slots
-            entry.keys[:, :, slot] = keys[:, :, 0]
-            entry.values[:, :, slot] = values[:, :, 0]
+            entry.keys[:, :rows, slot] = keys[:, :, 0]
+            entry.values[:, :rows, slot] = values[:, :, 0]
             filled = min(self.count + 1, self.num_slots)
-            return entry.keys[:, :, :filled], entry.values[:, :, :filled]
+            return entry.keys[:, :rows, :filled], entry.values[:, :rows, :filled]
         kept = min(num_new, self.num_slots)
         slots = [step % self.num_slots for step in range(num_new - kept, num_new)]
         entry.keys[:, :, slots] = keys[:, :, -kept:]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from ahriuwu_cli.nn.norm import RmsNorm
+
 
 class Mlp(nn.Module):
     """`num_hidden` layers of (Linear, RMSNorm, SiLU) and a linear output that starts near zero.
@@ -20,7 +22,7 @@ class Mlp(nn.Module):
         layers: list[nn.Module] = []
         width = dim_in
         for _ in range(num_hidden):
-            layers += [nn.Linear(width, dim_hidden), nn.RMSNorm(dim_hidden), nn.SiLU()]
+            layers += [nn.Linear(width, dim_hidden), RmsNorm(dim_hidden), nn.SiLU()]
             width = dim_hidden
         self.hidden = nn.Sequential(*layers)
         self.out = nn.Linear(width, dim_out)

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from ahriuwu_cli.nn.attention import Attention, TimeScope
 from ahriuwu_cli.nn.cache import KVCache
+from ahriuwu_cli.nn.norm import RmsNorm
 
 INIT_STD = 0.02
 
@@ -34,9 +35,9 @@ class Block(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, num_kv_heads: int, soft_cap: float | None) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(dim)
+        self.attention_norm = RmsNorm(dim)
         self.attention = Attention(dim, num_heads, num_kv_heads, soft_cap)
-        self.feed_norm = nn.RMSNorm(dim)
+        self.feed_norm = RmsNorm(dim)
         self.feed = SwiGLU(dim)
 
 
@@ -54,7 +55,7 @@ class SpaceTimeTransformer(nn.Module):
     ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(Block(dim, num_heads, num_kv_heads, soft_cap) for _ in range(num_layers))
-        self.norm = nn.RMSNorm(dim)
+        self.norm = RmsNorm(dim)
         time_layers = [layer for layer in range(num_layers) if (layer + 1) % time_every == 0]
         self.time_index = {layer: index for index, layer in enumerate(time_layers)}
         self._initialise(num_layers)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -204,10 +204,17 @@ def load_data_run(config: Path | None, overrides: Sequence[str], store: Path | N
         overrides: laid on top.
         store: an episode store elsewhere than the run's own.
         preset: without any `run.toml`, take the settings of `tiny` (a `store` must then be given).
+
+    Raises:
+        InputError: there is no config, and no leave to do without one.
+        ConfigError: see `load_run`.
     """
     path = config or Path(CONFIG_NAME)
-    if preset and store is not None and config is None and not path.exists():
-        run = preset_run("tiny", store, overrides)
-    else:
-        run = load_run(path, overrides)
-    return Run(run.config, run.folder, store)
+    if config is not None or path.exists():
+        return replace(load_run(path, overrides), store=store)
+    if preset and store is not None:
+        return replace(preset_run("tiny", store, overrides), store=store)
+    raise InputError(
+        f"there is no {CONFIG_NAME} here",
+        hint="write one with `ahriuwu init DIR`, name one with --config, or see --help for how to do without",
+    )

@@ -58,19 +58,20 @@ def _first_line(text: str | None) -> str:
     return (text or "").strip().partition("\n")[0]
 
 
-def init(folder: Path, preset: str, env: str | None) -> Report:
+def init(folder: Path, preset: str, env: str | None, seed: int | None = None) -> Report:
     """Write `folder/run.toml` from a preset.
 
     Args:
         folder: made when missing.
         preset: name of a preset.
         env: Gymnasium environment id instead of the preset's.
+        seed: run.seed instead of the preset's.
 
     Raises:
         InputError: no such preset, `folder` is a file, or it has a run.toml already.
         ConfigError: `env` cannot be used.
     """
-    run = preset_run(preset, folder, as_overrides({"data.env": env}))
+    run = preset_run(preset, folder, as_overrides({"data.env": env, "run.seed": seed}))
     path = folder / CONFIG_NAME
     if path.exists():
         raise InputError(f"{path} exists already", hint="edit it, remove it, or name another folder")

@@ -47,6 +47,7 @@ class ToyStage:
         nan_loss: frozenset[int] = frozenset(),
         nan_gradient: frozenset[int] = frozenset(),
         stop_at: int | None = None,
+        stop_signal: int = signal.SIGTERM,
         crash_at: int | None = None,
         config: dict | None = None,
         parents: dict | None = None,
@@ -60,7 +61,7 @@ class ToyStage:
         self.numpy_generator = np.random.default_rng(7)
         self.rms = 1.0
         self.nan_loss, self.nan_gradient = nan_loss, nan_gradient
-        self.stop_at, self.crash_at = stop_at, crash_at
+        self.stop_at, self.stop_signal, self.crash_at = stop_at, stop_signal, crash_at
         self.config, self.parents = config or {"model": {"dim": 8}}, parents or {"latents": "0123456789abcdef"}
         self.sleep = sleep
         self.seen: list[dict[str, Tensor]] = []  # weights at the start of every step
@@ -74,7 +75,7 @@ class ToyStage:
         if step == self.crash_at:
             raise RuntimeError("crash")
         if step == self.stop_at:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), self.stop_signal)
         self.seen.append({name: tensor.clone() for name, tensor in self.module.state_dict().items()})
         device = next(self.module.parameters()).device
         x = torch.randn(16, 4, generator=self.generator) * float(self.numpy_generator.uniform(0.9, 1.1))

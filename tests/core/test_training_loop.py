@@ -36,6 +36,17 @@ def test_exactly_the_declared_tensors_move(tmp_path, toy, settings, precision):
     assert moved(stored, stage.module.state_dict()) == set()
 
 
+def test_the_module_trains_in_train_mode_and_its_frozen_part_gets_no_gradient(tmp_path, toy, settings, cpu):
+    """Pitfall 3: what is not declared is frozen while training, not only left out of the optimiser."""
+    stage = toy()
+    stage.module.eval()
+    train(stage, settings(), cpu, tmp_path, resume=False, seed=0)
+    assert stage.module.dropout.training
+    assert stage.module.frozen.weight.grad is None
+    assert not stage.module.frozen.weight.requires_grad
+    assert stage.module.inner.weight.grad is not None
+
+
 def test_tensors_without_gradient_are_named(tmp_path, toy, settings, cpu):
     """Pitfalls 2 and 3: a declared tensor that never received gradient is reported, though decay may move it."""
     stage = toy(unused=True)
@@ -215,11 +226,24 @@ def test_means_do_not_synchronise_before_a_log_point():
     value = torch.tensor(2.0, requires_grad=True, device="meta")  # reading a meta tensor raises
     means.add({"loss": value})
     means.add({"loss": value})
+    assert not any(total.requires_grad for total in means._sums.values())  # no graph is kept alive
     with pytest.raises((RuntimeError, NotImplementedError)):
         means.take()
 
 
-def test_a_run_without_a_terminal_prints_plain_lines_on_stderr(tmp_path, toy, settings, cpu, capsys):
+def test_a_terminal_gets_a_bar_and_the_warnings_above_it(tmp_path, toy, settings, cpu, capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # Rich takes this for a terminal
+    monkeypatch.setenv("COLUMNS", "200")
+    train(toy(nan_loss=frozenset({2})), settings(), cpu, tmp_path, resume=False, seed=0)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "12/12" in err
+    assert "steps/s" in err
+    assert "warning: dynamics: step 3: the loss is nan" in err
+
+
+def test_a_run_without_a_terminal_prints_plain_lines_on_stderr(tmp_path, toy, settings, cpu, capsys, monkeypatch):
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
     train(toy(nan_loss=frozenset({2})), settings(), cpu, tmp_path, resume=False, seed=0)
     out, err = capsys.readouterr()
     assert out == ""

@@ -171,6 +171,13 @@ def test_an_earlier_run_is_not_written_over(tmp_path, toy, settings, cpu):
         train(toy(), settings(), cpu, tmp_path, resume=True, seed=3, overwrite=True)
 
 
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path, toy, settings, cpu):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written to") as caught:
+        train(toy(), settings(), cpu, tmp_path / "file" / "run", resume=False, seed=3)
+    assert "another run folder" in caught.value.hint
+
+
 def test_the_loss_scaler_is_part_of_the_state(tmp_path, toy, settings):
     """Pitfall 26: fp16 takes its scaler from the runtime's device, here a CPU."""
     half = Runtime(torch.device("cpu"), "fp16")
@@ -178,7 +185,9 @@ def test_the_loss_scaler_is_part_of_the_state(tmp_path, toy, settings):
     with pytest.raises(TrainingInterrupted):
         train(toy(stop_at=6), settings(), half, tmp_path / "broken", resume=False, seed=3)
     train(toy(), settings(), half, tmp_path / "broken", resume=True, seed=3)
-    infos = [read_header(tmp_path / name / "dynamics.state.safetensors", "state").info for name in ("straight", "broken")]
+    infos = [
+        read_header(tmp_path / name / "dynamics.state.safetensors", "state").info for name in ("straight", "broken")
+    ]
     assert infos[0] == infos[1]
     assert json.loads(infos[0]["scaler"])["_growth_tracker"] > 0
 

@@ -49,7 +49,7 @@ class RunFiles:
         """Make the folder ready for a fresh run.
 
         Raises:
-            InputError: an artifact or a state is there and `overwrite` is false.
+            InputError: an artifact or a state is there and `overwrite` is false, or the folder cannot be written to.
         """
         found = [path for path in (self.state, self.weights) if path.exists()]
         if found and not overwrite:
@@ -57,7 +57,13 @@ class RunFiles:
                 f"{found[0]} exists; a fresh {self.kind} training would replace it",
                 hint="add --resume to go on with it, or --overwrite to start anew",
             )
-        for path in (self.weights, self.state, self.metrics):
-            path.unlink(missing_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for path in (self.weights, self.state, self.metrics):
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"{self.folder} cannot be written to: {error.strerror}",
+                hint="choose another run folder or allow writing there",
+            ) from error
         shutil.rmtree(self.tensorboard, ignore_errors=True)
-        self.folder.mkdir(parents=True, exist_ok=True)

@@ -129,7 +129,8 @@ def _run(session: Session, files: RunFiles, sinks: Sinks, stop: StopRequest) -> 
             sinks.warn(session.step, watch.bad_step(session.step, session.bad_steps, outcome.fault))
         else:
             sinks.add(outcome.metrics)
-            sinks.warn(session.step, watch.gradient(outcome.norm))
+            if math.isfinite(outcome.norm):  # an fp16 overflow has no norm to speak of
+                sinks.warn(session.step, watch.gradient(outcome.norm))
         sinks.update(session.step)
 
         too_bad = session.bad_steps > settings.max_bad_steps and outcome.fault is not None

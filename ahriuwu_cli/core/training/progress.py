@@ -53,7 +53,9 @@ class ProgressDisplay:
 
     def warn(self, text: str) -> None:
         """Print a warning above the bar."""
-        self._console.print(f"warning: {self._name}: {text}", style="yellow", markup=False, highlight=False)
+        self._console.print(
+            f"warning: {self._name}: {text}", style="yellow", markup=False, highlight=False, soft_wrap=True
+        )
 
     def close(self) -> None:
         """Stop the bar, or print the last line."""

@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from ahriuwu_cli.core.artifact import write_text
+from ahriuwu_cli.core.errors import TrainingError
 from ahriuwu_cli.core.training.progress import ProgressDisplay
 
 BOOKKEEPING = ("step", "seconds", "steps_per_second")  # columns of a line that are not metrics
@@ -52,16 +54,24 @@ class MetricsFile:
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = [line for line in read_metrics(path) if line["step"] <= step] if step else []
         write_text(path, "".join(_dump(line) for line in lines))
+        self._path = path
         self._stream = path.open("a", encoding="utf-8")
 
     def write(self, line: Mapping[str, Any]) -> None:
-        """Append one object and flush it."""
-        self._stream.write(_dump(line))
-        self._stream.flush()
+        """Append one object and flush it; TrainingError when there is no room."""
+        try:
+            self._stream.write(_dump(line))
+            self._stream.flush()
+        except OSError as error:
+            raise TrainingError(
+                f"could not write {self._path}: {error.strerror}",
+                hint="make room on the disk, then run the same command with --resume",
+            ) from error
 
     def close(self) -> None:
-        """Close the file."""
-        self._stream.close()
+        """Close the file; what could not be written has been reported."""
+        with suppress(OSError):
+            self._stream.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -1,0 +1,121 @@
+"""An agent as a policy for real environments: frames in, actions out, one agent token per frame.
+
+Shapes: N environments side by side, H x W pixels, A action width, K action logits.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ahriuwu_cli.agent.checkpoint import LoadedAgent, load_agent
+from ahriuwu_cli.agent.distribution import ActionDistribution
+from ahriuwu_cli.core.artifact import require_parent
+from ahriuwu_cli.core.device import Runtime
+from ahriuwu_cli.core.errors import ArtifactError
+from ahriuwu_cli.core.specs import ActionSpec
+from ahriuwu_cli.dynamics.sampler import Dream
+from ahriuwu_cli.episodes.alignment import live_action
+from ahriuwu_cli.episodes.policies import SlotStreams
+from ahriuwu_cli.tokenizer.checkpoint import load_tokenizer
+from ahriuwu_cli.tokenizer.protocol import EncodeStream, Tokenizer, to_pixels
+
+
+class AgentPolicy:
+    """Acts from the agent token of each block, seeing at most the sampler's context.
+
+    All randomness (context noise and choices) comes from a stream per episode, so an episode does not depend
+    on those played beside it.
+
+    Args:
+        name: what reports and the episode store call it.
+        agent: the loaded agent.
+        tokenizer: the tokenizer its latents came from.
+        runtime: device and precision.
+        temperature: policy temperature.
+        task: name of the task to play; the first one by default.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        agent: LoadedAgent,
+        tokenizer: Tokenizer,
+        runtime: Runtime,
+        *,
+        temperature: float,
+        task: str | None = None,
+    ) -> None:
+        self.name = name
+        self._agent, self._tokenizer, self._runtime = agent, tokenizer, runtime
+        self._temperature = temperature
+        self._task = agent.specs.tasks.index(task) if task else 0
+        self._slots = SlotStreams()
+        self._stream: EncodeStream
+        self._dream: Dream
+        self._last: np.ndarray
+
+    def reset(self, num_envs: int, seed: int) -> None:
+        """Get ready for `num_envs` slots."""
+        self._slots.reset(num_envs, seed)
+        self._stream = self._tokenizer.stream()
+        task = torch.full((num_envs,), self._task, device=self._runtime.device)
+        self._dream = Dream(self._agent.model.world, self._agent.sampler, noise=self._slot_noise, task=task)
+        self._last = np.zeros((num_envs, self._agent.specs.action.dim), np.float32)
+
+    def require_spec(self, spec: ActionSpec) -> None:
+        """Refuse an environment whose actions are not those the agent was trained on."""
+        if spec != self._agent.specs.action:
+            found = ", ".join(component.name for component in spec.components)
+            wanted = ", ".join(component.name for component in self._agent.specs.action.components)
+            raise ArtifactError(
+                f"the environment's actions ({found}) are not those of agent {self.name} ({wanted})",
+                hint="play the environment that the agent's episodes were recorded from",
+            )
+
+    @torch.no_grad()
+    def act(self, frames: np.ndarray, first: np.ndarray, infos: list[dict[str, Any]]) -> np.ndarray:
+        """Choose actions: frames (N, H, W, 3) uint8, first (N,) bool -> (N, A) float32."""
+        device = self._runtime.device
+        self._slots.begin(first, infos)
+        action, valid = live_action(self._last, first)
+        if first.any():
+            rows = torch.from_numpy(first).to(device)
+            self._stream.forget(rows)
+            self._dream.cache.forget(rows)
+        pixels = to_pixels(torch.from_numpy(frames).to(device))[:, None]  # (N, 1, 3, H, W)
+        with self._runtime.autocast():
+            z = self._agent.model.world.normalise(self._stream.encode(pixels))
+            blocks = torch.from_numpy(action).to(device)[:, None], torch.from_numpy(valid).to(device)[:, None]
+            agent = self._dream.observe(z, *blocks)
+            assert agent is not None
+            logits = self._agent.model.policy_now(agent[:, 0])  # (N, K)
+        distribution = ActionDistribution(self._agent.model.choices, logits, self._temperature)
+        uniform = np.stack([rng.random(logits.shape[-1]) for rng in self._slots.streams])
+        rows = distribution.sample(torch.from_numpy(uniform).float().to(device)).cpu().numpy()
+        self._last = rows.astype(np.float32)
+        return self._last.copy()
+
+    def _slot_noise(self, shape: tuple[int, ...]) -> Tensor:
+        """Standard normal noise (N, ...) with each row from its slot's stream."""
+        return torch.from_numpy(
+            np.stack([rng.standard_normal(shape[1:], dtype=np.float32) for rng in self._slots.streams])
+        )
+
+
+def load_player(
+    path: Path, tokenizer_path: Path, runtime: Runtime, *, temperature: float, name: str = ""
+) -> AgentPolicy:
+    """A policy from an agent or imagination file and its tokenizer.
+
+    Raises:
+        ArtifactError: the tokenizer is not the one the agent's latents came from.
+    """
+    agent = load_agent(path, runtime.device)
+    tokenizer, header = load_tokenizer(tokenizer_path, runtime.device)
+    require_parent(path, agent.header, tokenizer_path, header)
+    return AgentPolicy(name or agent.header.kind, agent, tokenizer, runtime, temperature=temperature)

@@ -1,0 +1,198 @@
+"""`agent finetune`: behaviour cloning, reward and continue heads on top of the dynamics, dynamics loss kept.
+
+Shapes: B windows, T frames per window, L mtp_length. A batch holds relevant windows (with a reward) first and
+uniform windows after them ([D4] Sec. 3.3): behaviour cloning is learned on the relevant half, the dynamics loss
+on the uniform half, reward and continue on both.
+
+Decision: relevant windows are shown at tau_context with d_min, which is how the agent meets frames when it
+plays and when it dreams; uniform windows carry the noise of the dynamics loss.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ahriuwu_cli.agent.checkpoint import agent_config
+from ahriuwu_cli.agent.config import AgentSection
+from ahriuwu_cli.agent.model import AgentModel
+from ahriuwu_cli.agent.objective import alive_loss, cloning_loss, reward_loss
+from ahriuwu_cli.core.artifact import Kind, require_parent
+from ahriuwu_cli.core.device import Runtime, estimate_step_memory, require_memory
+from ahriuwu_cli.core.training.loop import TrainResult, train
+from ahriuwu_cli.core.training.stage import ArtifactFields, StageState
+from ahriuwu_cli.dynamics.checkpoint import World, load_world
+from ahriuwu_cli.dynamics.config import ObjectiveConfig
+from ahriuwu_cli.dynamics.shortcut_forcing import corrupt, forcing_loss, snap
+from ahriuwu_cli.dynamics.train import draw_inputs
+from ahriuwu_cli.latents.windows import LatentBatch, LatentWindows
+from ahriuwu_cli.nn.running_rms import RunningRms
+
+
+class AgentStage:
+    """Finetuning of one agent."""
+
+    kind: Kind = "agent"
+
+    def __init__(
+        self, section: AgentSection, world: World, windows: LatentWindows, runtime: Runtime, seed: int
+    ) -> None:
+        self._section, self._world, self._windows, self._runtime = section, world, windows, runtime
+        self._objective = ObjectiveConfig.model_validate(world.header.config["objective"])
+        self.module = AgentModel(world.model.config, section.heads, world.specs)
+        self.module.take_world(world.model.state_dict())
+        self.module.to(runtime.device)
+        self._tau_context = snap(world.sampler.tau_context, world.model.config.k_max)
+        self._rng = np.random.default_rng(seed)
+        self._rms = RunningRms()
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The heads, the task embedding and the whole transformer."""
+        return dict(self.module.named_parameters())
+
+    def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """Sum of the normalised terms on one mixed batch."""
+        del step
+        settings = self._section
+        num_relevant = round(settings.train.batch_size * settings.relevant_fraction)
+        num_uniform = settings.train.batch_size - num_relevant
+        parts = []
+        if num_relevant:
+            parts.append(self._draw(num_relevant, rewarding=True))
+        if num_uniform:
+            parts.append(self._draw(num_uniform, rewarding=False))
+        losses, metrics = agent_losses(
+            self.module, join(parts).to(self._runtime.device), num_relevant, self._objective, self._tau_context
+        )
+        total = torch.stack([self._rms.normalise(name, value) for name, value in losses.items()]).sum()
+        return total, dict(metrics)
+
+    def _draw(self, count: int, *, rewarding: bool) -> LatentBatch:
+        length, lookahead = self._section.batch_length, self._section.heads.mtp_length
+        return self._windows.draw(self._rng, count, length, lookahead=lookahead, rewarding=rewarding)
+
+    def describe(self) -> ArtifactFields:
+        """Both sections and the specs; parents up to the dynamics."""
+        parent = self._world.header
+        return ArtifactFields(
+            config=agent_config(self._section.model_dump(), parent.config),
+            specs=parent.specs,
+            parents=parent.parents | {"dynamics": parent.fingerprint},
+        )
+
+    def state(self) -> StageState:
+        """Loader position and running averages."""
+        return StageState(self._rms.state(), {"rng": self._rng.bit_generator.state})
+
+    def load_state(self, state: StageState) -> None:
+        """Restore `state`."""
+        self._rms.load_state(state.tensors)
+        self._rng.bit_generator.state = state.values["rng"]
+
+
+def join(parts: list[LatentBatch]) -> LatentBatch:
+    """Batches of equal lengths, one after the other."""
+    names = parts[0].__dataclass_fields__
+    return LatentBatch(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+
+
+def agent_losses(
+    model: AgentModel, batch: LatentBatch, num_relevant: int, objective: ObjectiveConfig, tau_context: float
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The terms of [D4] Eq. 9 and the dynamics loss on a batch whose first `num_relevant` rows are relevant.
+
+    Returns:
+        Terms by name (those with rows to learn from) and metrics.
+    """
+    world = model.world
+    count, length = batch.valid.shape
+    relevant, uniform = slice(0, num_relevant), slice(num_relevant, count)
+    device = batch.latents.device
+    z_tilde = world.normalise(batch.latents)
+    tau = torch.full((count, length), tau_context, device=device)
+    d = torch.full_like(tau, 1 / world.config.k_max)
+    action, known = batch.action[:, :length], batch.action_valid[:, :length].clone()
+    separate = torch.zeros(count, dtype=torch.bool, device=device)
+    z_tilde[relevant] = corrupt(z_tilde[relevant], torch.randn_like(z_tilde[relevant]), tau[relevant])
+    forcing = None
+    if num_relevant < count:
+        names = batch.__dataclass_fields__
+        inputs = draw_inputs(world, LatentBatch(**{name: getattr(batch, name)[uniform] for name in names}), objective)
+        forcing = inputs.forcing
+        z_tilde[uniform], tau[uniform], d[uniform] = forcing.z_tilde, forcing.levels.tau, forcing.levels.d
+        known[uniform], separate[uniform] = inputs.action_valid, inputs.separate
+    out = world(z_tilde, tau, d, action, known, task=batch.task, separate=separate)
+    assert out.agent is not None
+    watching = batch.valid & ~separate[:, None]  # single images say nothing about what led to them
+    is_relevant = torch.arange(count, device=device) < num_relevant
+    losses, metrics = {}, {}
+    losses["reward"], more = reward_loss(
+        model.twohot, model.reward(out.agent), batch.reward, batch.reward_valid, watching
+    )
+    metrics |= more
+    losses["continue"], more = alive_loss(model.alive(out.agent), batch.terminal, batch.reward_valid, watching)
+    metrics |= more
+    if num_relevant:
+        losses["policy"], more = cloning_loss(
+            model.choices,
+            model.policy(out.agent),
+            batch.action,
+            batch.action_valid,
+            batch.valid & is_relevant[:, None],
+        )
+        metrics |= more
+    if forcing is not None:
+        losses["dynamics"], more = forcing_loss(
+            out.z1_hat[uniform], forcing, batch.valid[uniform], world.config.k_max
+        )
+        metrics |= more
+    return losses, metrics
+
+
+def check_agent_memory(section: AgentSection, world: World, runtime: Runtime) -> None:
+    """Refuse a step that does not fit, before training."""
+    shape = (section.train.batch_size, section.batch_length)
+    latent, width = world.specs.latent, world.specs.action.dim
+
+    def loss(module: nn.Module) -> Tensor:
+        assert isinstance(module, AgentModel)
+        z, ones = torch.zeros(*shape, latent.num_tokens, latent.dim_token), torch.ones(shape)
+        task = torch.zeros(shape[0], dtype=torch.long)
+        with runtime.autocast():
+            out = module.world(z, ones * 0, ones, torch.zeros(*shape, width), ones.bool(), task=task)
+            return out.z1_hat.square().mean() + module.policy(out.agent).square().mean()
+
+    def build() -> nn.Module:
+        return AgentModel(world.model.config, section.heads, world.specs)
+
+    require_memory(runtime, estimate_step_memory(build, loss), "one agent step")
+
+
+def finetune_agent(
+    section: AgentSection, dynamics: Path, packed: Path, folder: Path, runtime: Runtime, *, seed: int, **options: Any
+) -> TrainResult:
+    """Finetune an agent on the dynamics at `dynamics` and the training split of `packed`.
+
+    Args:
+        section: the `[agent]` section.
+        dynamics: trained dynamics.
+        packed: the packed latents they were trained on.
+        folder: where the artifact, its state and the metrics go.
+        runtime: device and precision.
+        seed: seed of the heads and windows.
+        options: `resume` and `overwrite` of the loop.
+
+    Raises:
+        ArtifactError: dynamics and latents do not belong together.
+    """
+    world = load_world(dynamics, runtime.device)
+    windows = LatentWindows(packed, "train")
+    require_parent(dynamics, world.header, packed, windows.header)
+    check_agent_memory(section, world, runtime)
+    torch.manual_seed(seed)
+    stage = AgentStage(section, world, windows, runtime, seed)
+    return train(stage, section.train, runtime, folder, seed=seed, **options)

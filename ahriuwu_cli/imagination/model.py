@@ -1,0 +1,58 @@
+"""What imagination training adds to an agent: a value head, its slow copy, and the frozen prior.
+
+Shapes: D model width, K action logits.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ahriuwu_cli.agent.checkpoint import agent_from_header
+from ahriuwu_cli.agent.model import AgentModel
+from ahriuwu_cli.core.artifact import Header, load_strictly, read_weights
+from ahriuwu_cli.nn.mlp import Mlp
+
+
+class ImaginationModel(nn.Module):
+    """The agent, a copy of its policy head as behavioural prior, and two value heads (the slow one lags)."""
+
+    def __init__(self, agent: AgentModel) -> None:
+        super().__init__()
+        heads = agent.heads_config
+        self.agent = agent
+        self.prior = copy.deepcopy(agent.policy)
+        self.value = Mlp(agent.world.config.dim, heads.dim_hidden, heads.num_hidden, heads.num_buckets)
+        nn.init.zeros_(self.value.out.weight)  # all values start at zero
+        self.slow_value = copy.deepcopy(self.value)
+
+    def prior_now(self, agent: Tensor) -> Tensor:
+        """Logits (..., K) of the prior at agent (..., D)."""
+        return self.prior(agent)[..., 0, :]
+
+    def value_now(self, agent: Tensor, *, slow: bool = False) -> Tensor:
+        """Expected return (...) at agent (..., D)."""
+        head = self.slow_value if slow else self.value
+        return self.agent.twohot.mean(head(agent).float())
+
+    @torch.no_grad()
+    def follow(self, decay: float) -> None:
+        """Move the slow value head towards the value head."""
+        for slow, fast in zip(self.slow_value.parameters(), self.value.parameters(), strict=True):
+            slow.lerp_(fast, 1 - decay)
+
+
+def load_imagination(path: Path, device: torch.device) -> tuple[ImaginationModel, Header]:
+    """An imagination file with all its heads, in eval mode on `device`, without gradients.
+
+    Raises:
+        InputError: the file is missing.
+        ArtifactError: it is damaged, of another kind, or does not fit its own config.
+    """
+    header, tensors = read_weights(path, "imagination")
+    model = ImaginationModel(agent_from_header(header))
+    load_strictly(model, tensors, path)
+    return model.requires_grad_(False).eval().to(device), header

@@ -1,0 +1,72 @@
+"""Returns and PMPO ([D4] Eq. 10 and 11): pure functions of tensors.
+
+Shapes: B rollouts, H horizon. Time index t of actions and values at decision points is 0..H-1; rewards and
+continues r_{t+1}, c_{t+1} are those read at the frame that action t led to, and are stored at index t.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def lambda_returns(
+    reward: Tensor, alive: Tensor, next_value: Tensor, gamma: float, lambda_return: float
+) -> Tensor:
+    """R_t = r_{t+1} + gamma c_{t+1} ((1 - lambda) v_{t+1} + lambda R_{t+1}); the last one bootstraps with v_H.
+
+    Args:
+        reward: (B, H), r_{t+1} at index t.
+        alive: (B, H), c_{t+1} at index t.
+        next_value: (B, H), v_{t+1} at index t.
+        gamma: discount; lambda_return: mixing.
+
+    Returns:
+        (B, H).  # [D4] Eq. 10
+    """
+    following = next_value[:, -1]
+    returns = torch.empty_like(reward)
+    for t in reversed(range(reward.shape[1])):
+        mixed = (1 - lambda_return) * next_value[:, t] + lambda_return * following
+        following = reward[:, t] + gamma * alive[:, t] * mixed
+        returns[:, t] = following
+    return returns
+
+
+def reach_weights(alive: Tensor) -> Tensor:
+    """Probability (B, H) that decision t is reached at all: the product of the continues before it.
+
+    Decision: steps imagined after an end are weighted out of every loss.
+    """
+    before = torch.cat([torch.ones_like(alive[:, :1]), alive[:, :-1]], dim=1)
+    return before.cumprod(dim=1)
+
+
+def pmpo(
+    log_prob: Tensor, advantage: Tensor, kl: Tensor, weight: Tensor, alpha: float, beta: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """(1-alpha)/|D-| sum_{D-} ln pi - alpha/|D+| sum_{D+} ln pi + beta/N sum KL[pi || prior]  ([D4] Eq. 11).
+
+    Only the sign of the advantage matters. D+ holds A >= 0, D- holds A < 0; an empty set contributes nothing.
+
+    Args:
+        log_prob: (B, H) ln pi(a_t | h_t), with gradient.
+        advantage: (B, H) R_t - v_t.
+        kl: (B, H) KL[pi || prior] at h_t, with gradient.
+        weight: (B, H) how much each decision counts.
+        alpha: weight of the positive set; beta: of the prior.
+
+    Returns:
+        Loss and metrics.
+    """
+    positive = weight * (advantage >= 0)
+    negative = weight * (advantage < 0)
+    loss_positive = -(positive * log_prob).sum() / positive.sum().clamp_min(1e-6)
+    loss_negative = (negative * log_prob).sum() / negative.sum().clamp_min(1e-6)
+    loss_prior = (weight * kl).sum() / weight.sum().clamp_min(1e-6)
+    loss = alpha * loss_positive + (1 - alpha) * loss_negative + beta * loss_prior
+    metrics = {
+        "positive_share": (positive.sum() / weight.sum()).detach(),
+        "kl_to_prior": loss_prior.detach(),
+    }
+    return loss, metrics
