@@ -19,6 +19,9 @@ class DynamicsModelConfig(Section):
     num_registers: int = Field(default=4, ge=0, le=256, description="learned register tokens S_r")
     num_action_tokens: int = Field(default=1, ge=1, le=64, description="action tokens S_a")
     soft_cap: float | None = Field(default=None, gt=0, description="attention logit soft cap; absent for none")
+    latent_scale: float = Field(
+        default=1.0, gt=0, le=10, description="spread of latents beside noise of spread 1; less leans more on the past"
+    )
     k_max: int = Field(default=64, ge=2, le=1024, description="finest step count; d_min = 1/k_max; a power of two")
 
     @model_validator(mode="after")

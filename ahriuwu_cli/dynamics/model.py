@@ -90,12 +90,12 @@ class DynamicsModel(nn.Module):
         self.register_buffer("space_mask", mask, persistent=False)
 
     def normalise(self, latents: Tensor) -> Tensor:
-        """Stored latents (..., N, C) to the space the model works in: zero mean, unit spread per channel."""
-        return (latents.float() - self.latent_mean) / self.latent_std
+        """Stored latents (..., N, C) to the model's space: per channel zero mean and spread `latent_scale`."""
+        return (latents.float() - self.latent_mean) / self.latent_std * self.config.latent_scale
 
     def denormalise(self, z: Tensor) -> Tensor:
         """Inverse of `normalise`, clamped to the tokenizer's bound where it has one."""
-        latents = z * self.latent_std + self.latent_mean
+        latents = z / self.config.latent_scale * self.latent_std + self.latent_mean
         return latents if self.latent.bound is None else latents.clamp(-self.latent.bound, self.latent.bound)
 
     def new_cache(self, context_length: int) -> KVCache:
