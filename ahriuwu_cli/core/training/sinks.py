@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ahriuwu_cli.core.artifact import write_text
@@ -21,24 +22,29 @@ BOOKKEEPING = ("step", "seconds", "steps_per_second")  # columns of a line that 
 
 
 class Means:
-    """Averages of scalar metrics; tensors are detached and stay on their device until `take`."""
+    """Averages of scalar metrics; tensors are detached and stay on their device until `take`.
+
+    NaN means "nothing to measure in this step" and is left out; a metric never measured averages to NaN.
+    """
 
     def __init__(self) -> None:
-        self._sums: dict[str, Tensor | float] = {}
-        self._counts: dict[str, int] = {}
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, Tensor] = {}
 
     def add(self, metrics: Mapping[str, Tensor | float]) -> None:
         """Add one step's metrics; a step may leave out names."""
-        for name, value in metrics.items():
-            if isinstance(value, Tensor):
-                assert value.numel() == 1, f"metric {name} has shape {tuple(value.shape)}, expected a scalar"
-                value = value.detach().float().reshape(())  # noqa: PLW2901
-            self._sums[name] = self._sums.get(name, 0.0) + value
-            self._counts[name] = self._counts.get(name, 0) + 1
+        for name, given in metrics.items():
+            value = torch.as_tensor(given).detach().float()
+            assert value.numel() == 1, f"metric {name} has shape {tuple(value.shape)}, expected a scalar"
+            value = value.reshape(())
+            measured = ~value.isnan()
+            zero = torch.zeros_like(value)
+            self._sums[name] = self._sums.get(name, zero) + torch.where(measured, value, zero)
+            self._counts[name] = self._counts.get(name, zero) + measured
 
     def take(self) -> dict[str, float]:
         """Return the averages since the last call, in order of appearance; synchronises with the device."""
-        means = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
+        means = {name: float(total / self._counts[name]) for name, total in self._sums.items()}
         self._sums, self._counts = {}, {}
         return means
 
