@@ -1,4 +1,4 @@
-"""What holds for every test: threads that sleep while they wait, and no time limit on single examples."""
+"""What holds for every test: threads that sleep while they wait, no time limit on examples; shared small worlds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,177 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is loaded; 5x faster on a shared machine
 
+import signal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ahriuwu_cli.core.device import Runtime
+    from ahriuwu_cli.dynamics.checkpoint import WorldSpecs
+    from ahriuwu_cli.latents.windows import LatentBatch
+    from ahriuwu_cli.pipeline.config import Run
 
 settings.register_profile("house", deadline=None)  # a busy machine is no reason to fail
 settings.load_profile("house")
+
+PACKED = (
+    "run.device='cpu'",
+    "run.precision='fp32'",
+    "data.episodes=6",
+    "data.noise=0.2",
+    "data.max_episode_steps=30",
+    "data.heldout_fraction=0.34",
+    'tokenizer.model={type="cnn", patch=16, dim_token=4, base_channels=4, blocks_per_stage=0}',
+    "dynamics.model={dim=16, num_layers=2, num_heads=2, num_kv_heads=1, time_every=2, num_registers=1, k_max=8}",
+    "dynamics.sampler={steps=2, context_length=4}",
+    "dynamics.short_length=5",
+    "dynamics.long_length=6",
+    "dynamics.long_every=2",
+    "dynamics.train={steps=4, batch_size=4, learning_rate=1e-2, warmup_steps=0}",
+    "agent.heads={dim_hidden=8, mtp_length=3, num_buckets=11}",
+    "agent.batch_length=6",
+    "agent.train={steps=4, batch_size=4, learning_rate=1e-2, warmup_steps=0}",
+    "imagine.context_length=3",
+    "imagine.horizon=3",
+    "imagine.sampling_steps=2",
+    "imagine.train={steps=4, batch_size=3, learning_rate=1e-2, warmup_steps=0}",
+    "eval.contexts=3",
+    "eval.context_length=4",
+    "eval.horizon=4",
+    "eval.episodes=3",
+)
+"""The preset tiny with the smallest models there can be: 4 tokens of 4 channels a frame, width 16."""
+
+
+@pytest.fixture(scope="session")
+def packed_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run as far as packed latents: 6 episodes of the built-in game (4 train, 2 held out), untrained tokenizer.
+
+    Read only. Later stages write into folders of the test's own.
+    """
+    from ahriuwu_cli.core.artifact import write_weights
+    from ahriuwu_cli.core.device import resolve_runtime
+    from ahriuwu_cli.episodes.record import record
+    from ahriuwu_cli.latents.build import build_latents
+    from ahriuwu_cli.latents.pack import pack_latents
+    from ahriuwu_cli.pipeline.config import preset_run
+    from ahriuwu_cli.tokenizer.train import TokenizerStage
+
+    run = preset_run("tiny", tmp_path_factory.mktemp("packed_run"), PACKED)
+    config, runtime = run.config, resolve_runtime(run.config.run)
+    record(run.episodes, config.data, config.run.seed, policy=None, append=False, progress=None)
+    stage = TokenizerStage(config.tokenizer, run.episodes, runtime, config.run.seed)
+    fields = stage.describe()
+    write_weights(
+        run.tokenizer,
+        "tokenizer",
+        stage.module.state_dict(),
+        config=fields.config,
+        specs=fields.specs,
+        parents=fields.parents,
+        info=fields.info,
+    )
+    build_latents(run.episodes, run.tokenizer, run.latents, config.latents, runtime)
+    pack_latents(run.episodes, run.latents, run.packed, config.latents)
+    return run
+
+
+@pytest.fixture
+def no_tensorboard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train without TensorBoard, whose import takes seconds."""
+    monkeypatch.setattr("ahriuwu_cli.core.training.sinks._open_tensorboard", lambda folder, step: None)
+
+
+@pytest.fixture
+def stop_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[type, int], None]:
+    """Make a stage's training stop, as by Ctrl-C, after so many steps (0: never)."""
+    originals: dict[type, Any] = {}
+
+    def patch(stage: type, steps: int) -> None:
+        original = originals.setdefault(stage, stage.loss)  # type: ignore[attr-defined]
+
+        def loss(self: Any, step: int) -> Any:
+            if step + 1 == steps:
+                signal.raise_signal(signal.SIGINT)
+            return original(self, step)
+
+        monkeypatch.setattr(stage, "loss", loss)
+
+    return patch
+
+
+@pytest.fixture(scope="session")
+def cpu_runtime() -> Runtime:
+    """The CPU in fp32."""
+    import torch
+
+    from ahriuwu_cli.core.device import Runtime
+
+    return Runtime(torch.device("cpu"), "fp32")
+
+
+@pytest.fixture(scope="session")
+def toy_specs() -> WorldSpecs:
+    """A world with an action of every type (width 5), 3 tokens of 4 channels, and two tasks."""
+    from ahriuwu_cli.core.specs import ActionComponent, ActionSpec, FrameSpec, LatentSpec
+    from ahriuwu_cli.dynamics.checkpoint import WorldSpecs
+
+    action = ActionSpec(
+        components=(
+            ActionComponent(name="move", type="categorical", num_classes=4),
+            ActionComponent(name="keys", type="binary", dim=2),
+            ActionComponent(name="aim", type="continuous", dim=2, low=-1.0, high=3.0),
+        )
+    )
+    latent = LatentSpec(
+        num_tokens=3, dim_token=4, layout="grid 1x3", mean=(0.5, -1.0, 0.0, 2.0), std=(2.0, 0.5, 1.0, 0.1)
+    )
+    return WorldSpecs(action, FrameSpec(height=32, width=32, fps=15.0), latent, ("play", "rest"))
+
+
+@pytest.fixture(scope="session")
+def toy_batch(toy_specs: WorldSpecs) -> Callable[..., LatentBatch]:
+    """Make random windows of the toy world: (count, length, lookahead, seed) -> LatentBatch, nothing missing."""
+    import numpy as np
+    import torch
+
+    from ahriuwu_cli.episodes.actions import random_row
+    from ahriuwu_cli.latents.windows import LatentBatch
+
+    def make(count: int, length: int, lookahead: int = 0, seed: int = 0) -> LatentBatch:
+        rng, blocks = np.random.default_rng(seed), length + lookahead
+        rows = [[random_row(toy_specs.action, rng) for _ in range(blocks)] for _ in range(count)]
+        latent = toy_specs.latent
+        z = rng.standard_normal((count, length, latent.num_tokens, latent.dim_token))
+        return LatentBatch(
+            latents=torch.from_numpy((z * latent.std + latent.mean).astype(np.float32)),
+            action=torch.from_numpy(np.array(rows)),
+            action_valid=torch.ones(count, blocks, dtype=torch.bool),
+            reward=torch.from_numpy(rng.integers(-1, 3, (count, blocks)).astype(np.float32)),
+            reward_valid=torch.ones(count, blocks, dtype=torch.bool),
+            terminal=torch.from_numpy(rng.random((count, blocks)) < 0.2),
+            valid=torch.ones(count, length, dtype=torch.bool),
+            task=torch.from_numpy(rng.integers(0, 2, count)),
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def awake() -> Callable[[nn.Module], nn.Module]:
+    """Give a module large random weights: what a test perturbs must be able to show."""
+    import torch
+
+    def wake(module: nn.Module) -> nn.Module:
+        generator = torch.Generator().manual_seed(5)
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * (0.5 if parameter.ndim > 1 else 1))
+        return module.eval()
+
+    return wake

@@ -27,6 +27,6 @@ class AgentSection(Section):
     heads: HeadsConfig = Field(default_factory=HeadsConfig)
     batch_length: int = Field(default=16, ge=2, le=8192, description="frames per example")
     relevant_fraction: float = Field(
-        default=0.5, ge=0, le=1, description="share of sequences that reach a reward; BC is learned on these"
+        default=0.5, gt=0, le=1, description="share of sequences that reach a reward; BC is learned on these"
     )
     train: TrainSettings

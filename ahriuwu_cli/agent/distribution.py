@@ -37,8 +37,8 @@ class ActionChoices:
     def split(self, logits: Tensor) -> Iterator[tuple[ActionComponent, Tensor]]:
         """Logits (..., K) by component: (..., dim, choices)."""
         sizes = [component.dim * self._count(component) for component in self.spec.components]
-        for component, part in zip(self.spec.components, logits.split(sizes, dim=-1), strict=True):
-            yield component, part.unflatten(-1, (component.dim, -1))
+        for component, part in zip(self.spec.components, torch.split(logits, sizes, dim=-1), strict=True):
+            yield component, part.reshape(*part.shape[:-1], component.dim, -1)
 
     def to_index(self, component: ActionComponent, values: Tensor) -> Tensor:
         """Values (..., dim) of a component to choice indices (..., dim)."""
@@ -50,12 +50,22 @@ class ActionChoices:
         return scaled.round().long().clamp(0, self.bins - 1)
 
     def to_value(self, component: ActionComponent, index: Tensor) -> Tensor:
-        """Inverse of `to_index`."""
+        """Choice indices (..., dim) to values (..., dim), never outside the component's range."""
         if component.type != "continuous":
             return index.float()
         assert component.low is not None
         assert component.high is not None
-        return component.low + index.float() / (self.bins - 1) * (component.high - component.low)
+        value = component.low + index.float() / (self.bins - 1) * (component.high - component.low)
+        return value.clamp(component.low, component.high)
+
+    def quantise(self, action: Tensor) -> Tensor:
+        """Action rows (..., A) with every value replaced by its nearest choice."""
+        columns = self.spec.slices()
+        parts = []
+        for component in self.spec.components:
+            index = self.to_index(component, action[..., columns[component.name]])
+            parts.append(self.to_value(component, index))
+        return torch.cat(parts, dim=-1)
 
 
 class ActionDistribution:
@@ -101,9 +111,7 @@ class ActionDistribution:
 
     def kl(self, other: ActionDistribution) -> Tensor:
         """KL[self || other] (...) in nats."""
-        parts = [
-            (p.exp() * (p - q)).sum(dim=(-1, -2)) for (_, p), (_, q) in zip(self.log_p, other.log_p, strict=True)
-        ]
+        parts = [(p.exp() * (p - q)).sum(dim=(-1, -2)) for (_, p), (_, q) in zip(self.log_p, other.log_p, strict=True)]
         return torch.stack(parts).sum(dim=0)
 
 

@@ -29,7 +29,8 @@ class DistanceHead(nn.Module):
 
     def forward(self, agent: Tensor) -> Tensor:
         """agent (..., D) -> (..., L, width), fp32."""
-        return self.net(agent).float().unflatten(-1, (self.num_distances, -1))
+        flat: Tensor = self.net(agent)  # (..., L*width)
+        return flat.float().reshape(*agent.shape[:-1], self.num_distances, -1)
 
 
 class AgentModel(nn.Module):
@@ -66,4 +67,5 @@ class AgentModel(nn.Module):
 
     def policy_now(self, agent: Tensor) -> Tensor:
         """Logits (..., K) of the action taken on seeing the frame of agent (..., D)."""
-        return self.policy(agent)[..., 0, :]
+        logits: Tensor = self.policy(agent)  # (..., L, K)
+        return logits[..., 0, :]

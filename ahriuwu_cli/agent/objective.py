@@ -50,11 +50,11 @@ def cloning_loss(
     counted = known & weight[:, :, None]  # (B, T, L)
     distribution = ActionDistribution(choices, logits)
     safe = torch.where(counted[..., None], target, torch.zeros_like(target))
-    loss = _mean_where(-distribution.log_prob(safe), counted)
+    loss = _mean_where(-distribution.log_prob(safe), counted)  # [D4] Eq. 9
     now = counted[:, :, 0]
-    quantised = ActionDistribution(choices, logits[:, :, 0]).mode()
-    right = (quantised - target[:, :, 0]).abs().amax(dim=-1) < 1e-4
-    repeated = (action[:, :length] - target[:, :, 0]).abs().amax(dim=-1) < 1e-4
+    taken, before = choices.quantise(target[:, :, 0]), choices.quantise(action[:, :length])  # (B, T, A)
+    right = (ActionDistribution(choices, logits[:, :, 0]).mode() == taken).all(dim=-1)
+    repeated = (before == taken).all(dim=-1)
     changed = now & ~repeated & action_valid[:, :length]
     metrics = {
         "policy_loss": loss.detach(),
@@ -75,7 +75,7 @@ def reward_loss(
     length, distances = logits.shape[1:3]
     target, known = gather_targets(reward, reward_valid, length, distances, REWARD_OFFSET)
     counted = known & weight[:, :, None]
-    loss = _mean_where(twohot.loss(logits, target), counted)
+    loss = _mean_where(twohot.loss(logits, target), counted)  # [D4] Eq. 9
     guess = twohot.mean(logits[:, :, 0].detach())
     now, some = counted[:, :, 0], target[:, :, 0] != 0
     used = (twohot.encode(target[counted]) > 0).any(dim=0).sum() if counted.any() else torch.zeros(())

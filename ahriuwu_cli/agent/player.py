@@ -16,7 +16,7 @@ from ahriuwu_cli.agent.checkpoint import LoadedAgent, load_agent
 from ahriuwu_cli.agent.distribution import ActionDistribution
 from ahriuwu_cli.core.artifact import require_parent
 from ahriuwu_cli.core.device import Runtime
-from ahriuwu_cli.core.errors import ArtifactError
+from ahriuwu_cli.core.errors import ArtifactError, InputError
 from ahriuwu_cli.core.specs import ActionSpec
 from ahriuwu_cli.dynamics.sampler import Dream
 from ahriuwu_cli.episodes.alignment import live_action
@@ -38,6 +38,9 @@ class AgentPolicy:
         runtime: device and precision.
         temperature: policy temperature.
         task: name of the task to play; the first one by default.
+
+    Raises:
+        InputError: the agent knows no such task.
     """
 
     def __init__(
@@ -53,7 +56,7 @@ class AgentPolicy:
         self.name = name
         self._agent, self._tokenizer, self._runtime = agent, tokenizer, runtime
         self._temperature = temperature
-        self._task = agent.specs.tasks.index(task) if task else 0
+        self._task = _task_index(agent.specs.tasks, task)
         self._slots = SlotStreams()
         self._stream: EncodeStream
         self._dream: Dream
@@ -96,8 +99,8 @@ class AgentPolicy:
             logits = self._agent.model.policy_now(agent[:, 0])  # (N, K)
         distribution = ActionDistribution(self._agent.model.choices, logits, self._temperature)
         uniform = np.stack([rng.random(logits.shape[-1]) for rng in self._slots.streams])
-        rows = distribution.sample(torch.from_numpy(uniform).float().to(device)).cpu().numpy()
-        self._last = rows.astype(np.float32)
+        chosen = distribution.sample(torch.from_numpy(uniform).float().to(device))  # (N, A)
+        self._last = chosen.cpu().numpy().astype(np.float32)
         return self._last.copy()
 
     def _slot_noise(self, shape: tuple[int, ...]) -> Tensor:
@@ -105,6 +108,16 @@ class AgentPolicy:
         return torch.from_numpy(
             np.stack([rng.standard_normal(shape[1:], dtype=np.float32) for rng in self._slots.streams])
         )
+
+
+def _task_index(tasks: tuple[str, ...], task: str | None) -> int:
+    if task is None:
+        return 0
+    if task not in tasks:
+        raise InputError(
+            f"the agent knows no task {task!r}; expected one of {', '.join(tasks)}", hint="name one of its tasks"
+        )
+    return tasks.index(task)
 
 
 def load_player(

@@ -27,6 +27,7 @@ from ahriuwu_cli.core.training.loop import TrainResult, train
 from ahriuwu_cli.core.training.stage import ArtifactFields, StageState
 from ahriuwu_cli.dynamics.checkpoint import World, load_world
 from ahriuwu_cli.dynamics.config import ObjectiveConfig
+from ahriuwu_cli.dynamics.model import Prediction
 from ahriuwu_cli.dynamics.shortcut_forcing import corrupt, forcing_loss, snap
 from ahriuwu_cli.dynamics.train import draw_inputs
 from ahriuwu_cli.latents.windows import LatentBatch, LatentWindows
@@ -57,12 +58,8 @@ class AgentStage:
     def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Sum of the normalised terms on one mixed batch."""
         del step
-        settings = self._section
-        num_relevant = round(settings.train.batch_size * settings.relevant_fraction)
-        num_uniform = settings.train.batch_size - num_relevant
-        parts = []
-        if num_relevant:
-            parts.append(self._draw(num_relevant, rewarding=True))
+        num_relevant, num_uniform = mixture(self._section.train.batch_size, self._section.relevant_fraction)
+        parts = [self._draw(num_relevant, rewarding=True)]
         if num_uniform:
             parts.append(self._draw(num_uniform, rewarding=False))
         losses, metrics = agent_losses(
@@ -92,6 +89,13 @@ class AgentStage:
         """Restore `state`."""
         self._rms.load_state(state.tensors)
         self._rng.bit_generator.state = state.values["rng"]
+
+
+def mixture(batch_size: int, relevant_fraction: float) -> tuple[int, int]:
+    """Relevant and uniform windows of a batch; each kind keeps at least one where fraction and size allow."""
+    most = batch_size if relevant_fraction == 1 else batch_size - 1
+    num_relevant = max(1, min(round(batch_size * relevant_fraction), most))
+    return num_relevant, batch_size - num_relevant
 
 
 def join(parts: list[LatentBatch]) -> LatentBatch:
@@ -125,11 +129,12 @@ def agent_losses(
         forcing = inputs.forcing
         z_tilde[uniform], tau[uniform], d[uniform] = forcing.z_tilde, forcing.levels.tau, forcing.levels.d
         known[uniform], separate[uniform] = inputs.action_valid, inputs.separate
-    out = world(z_tilde, tau, d, action, known, task=batch.task, separate=separate)
+    out: Prediction = world(z_tilde, tau, d, action, known, task=batch.task, separate=separate)
     assert out.agent is not None
     watching = batch.valid & ~separate[:, None]  # single images say nothing about what led to them
     is_relevant = torch.arange(count, device=device) < num_relevant
-    losses, metrics = {}, {}
+    losses: dict[str, Tensor] = {}
+    metrics: dict[str, Tensor] = {}
     losses["reward"], more = reward_loss(
         model.twohot, model.reward(out.agent), batch.reward, batch.reward_valid, watching
     )
@@ -146,9 +151,7 @@ def agent_losses(
         )
         metrics |= more
     if forcing is not None:
-        losses["dynamics"], more = forcing_loss(
-            out.z1_hat[uniform], forcing, batch.valid[uniform], world.config.k_max
-        )
+        losses["dynamics"], more = forcing_loss(out.z1_hat[uniform], forcing, batch.valid[uniform], world.config.k_max)
         metrics |= more
     return losses, metrics
 
@@ -163,8 +166,10 @@ def check_agent_memory(section: AgentSection, world: World, runtime: Runtime) ->
         z, ones = torch.zeros(*shape, latent.num_tokens, latent.dim_token), torch.ones(shape)
         task = torch.zeros(shape[0], dtype=torch.long)
         with runtime.autocast():
-            out = module.world(z, ones * 0, ones, torch.zeros(*shape, width), ones.bool(), task=task)
-            return out.z1_hat.square().mean() + module.policy(out.agent).square().mean()
+            out: Prediction = module.world(z, ones * 0, ones, torch.zeros(*shape, width), ones.bool(), task=task)
+            heads = (module.policy, module.reward, module.alive)
+            values = [out.z1_hat, *(head(out.agent) for head in heads)]
+            return torch.stack([value.square().mean() for value in values]).sum()
 
     def build() -> nn.Module:
         return AgentModel(world.model.config, section.heads, world.specs)

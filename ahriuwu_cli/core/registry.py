@@ -11,10 +11,16 @@ class Registry:
     """Maps names to `module:attribute` targets that are imported when asked for.
 
     Another package adds an entry under the entry-point group `ahriuwu.<name of the registry>`.
+
+    Args:
+        name: of the registry, as in the entry-point group.
+        entries: the built-in ones; they win over entry points of the same name.
+        what: one entry in the words of a message, where the registry's name is no such word.
     """
 
-    def __init__(self, name: str, entries: dict[str, str]) -> None:
+    def __init__(self, name: str, entries: dict[str, str], *, what: str = "") -> None:
         self.name = name
+        self.what = what or name
         self._entries = dict(entries)
 
     def names(self) -> list[str]:
@@ -29,7 +35,7 @@ class Registry:
         """
         target = self._targets().get(name)
         if target is None:
-            raise ValueError(f"unknown {self.name} {name!r}; known: {', '.join(self.names())}")
+            raise ValueError(f"unknown {self.what} {name!r}; known: {', '.join(self.names())}")
         module, _, attribute = target.partition(":")
         return getattr(importlib.import_module(module), attribute)
 

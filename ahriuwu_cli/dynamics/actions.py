@@ -21,7 +21,7 @@ class ActionEmbedding(nn.Module):
         self.spec, self.num_tokens, self.dim = spec, num_tokens, dim
         self.learned = nn.Parameter(torch.randn(num_tokens, dim) * INIT_STD)
         self.components = nn.ModuleDict(
-            {component.name: _component(component, num_tokens * dim) for component in spec.components}
+            {_key(component): _component(component, num_tokens * dim) for component in spec.components}
         )
         for parameter in self.components.parameters():
             nn.init.normal_(parameter, std=INIT_STD)
@@ -34,19 +34,28 @@ class ActionEmbedding(nn.Module):
             part = action[..., self.spec.slices()[component.name]]  # (B, T, dim)
             total = total + self._encode(component, part)  # (B, T, S*D)
         total = torch.where(valid[..., None], total, torch.zeros_like(total))
-        return total.unflatten(-1, (self.num_tokens, self.dim)) + self.learned
+        return total.reshape(*valid.shape, self.num_tokens, self.dim) + self.learned  # (B, T, S, D)
 
     def _encode(self, component: ActionComponent, part: Tensor) -> Tensor:
-        layer = self.components[component.name]
+        """part (B, T, dim) -> (B, T, S*D)."""
+        layer = self.components[_key(component)]
+        encoded: Tensor
         if component.type == "continuous":
             assert component.low is not None
             assert component.high is not None
             scaled = (part - component.low) / (component.high - component.low) * 2 - 1
-            return layer(scaled)
-        if component.type == "binary":
+            encoded = layer(scaled)
+        elif component.type == "binary":
             switch = torch.arange(component.dim, device=part.device) * 2
-            return layer(part.round().long() + switch).sum(dim=-2)
-        return layer(part[..., 0].round().long())
+            encoded = layer(part.round().long() + switch).sum(dim=-2)
+        else:
+            encoded = layer(part[..., 0].round().long())
+        return encoded
+
+
+def _key(component: ActionComponent) -> str:
+    """Name of a component's tensors; the prefix keeps it apart from a module's own names (`forward`, `type`)."""
+    return f"action_{component.name}"
 
 
 def _component(component: ActionComponent, width: int) -> nn.Module:

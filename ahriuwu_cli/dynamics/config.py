@@ -15,7 +15,9 @@ class DynamicsModelConfig(Section):
     num_layers: int = Field(default=8, ge=1, le=256, description="transformer layers")
     num_heads: int = Field(default=4, ge=1, le=256, description="attention heads")
     num_kv_heads: int = Field(default=2, ge=1, le=256, description="key/value heads (GQA)")
-    time_every: int = Field(default=4, ge=1, le=256, description="every n-th layer attends over time")
+    time_every: int = Field(
+        default=4, ge=2, le=256, description="every n-th layer attends over time, others over space"
+    )
     num_registers: int = Field(default=4, ge=0, le=256, description="learned register tokens S_r")
     num_action_tokens: int = Field(default=1, ge=1, le=64, description="action tokens S_a")
     soft_cap: float | None = Field(default=None, gt=0, description="attention logit soft cap; absent for none")
@@ -30,6 +32,10 @@ class DynamicsModelConfig(Section):
             raise ValueError(f"dim {self.dim} must be an even multiple of num_heads {self.num_heads}")
         if self.num_heads % self.num_kv_heads:
             raise ValueError(f"num_heads {self.num_heads} must be a multiple of num_kv_heads {self.num_kv_heads}")
+        if self.time_every > self.num_layers:
+            raise ValueError(
+                f"time_every {self.time_every} is above num_layers {self.num_layers}: no layer sees the past"
+            )
         if self.k_max & (self.k_max - 1):
             raise ValueError(f"k_max must be a power of two, found {self.k_max}")
         return self

@@ -17,9 +17,8 @@ import torch
 from torch import Tensor
 
 from ahriuwu_cli.dynamics.config import SamplerConfig
-from ahriuwu_cli.dynamics.model import DynamicsModel
+from ahriuwu_cli.dynamics.model import DynamicsModel, Prediction
 from ahriuwu_cli.dynamics.shortcut_forcing import corrupt, snap
-
 
 Noise = Callable[[tuple[int, ...]], Tensor]
 """Shape to standard normal noise."""
@@ -90,7 +89,7 @@ class Dream:
         tau = torch.full(z.shape[:2], self.tau_context, device=z.device)
         d_min = torch.full_like(tau, 1 / self.model.config.k_max)
         z_tilde = corrupt(z, self._noise(z.shape, z.device), tau)
-        out = self.model(z_tilde, tau, d_min, action, action_valid, task=self.task, cache=self.cache)
+        out: Prediction = self.model(z_tilde, tau, d_min, action, action_valid, task=self.task, cache=self.cache)
         self.cache.advance(z.shape[1])
         return out.agent
 
@@ -103,7 +102,8 @@ class Dream:
 
         def denoise(z: Tensor, tau: float, d: float) -> Tensor:
             level = torch.full((batch, 1), tau, device=z.device)
-            out = self.model(z, level, torch.full_like(level, d), action[:, None], valid, cache=self.cache)
+            d_now = torch.full_like(level, d)
+            out: Prediction = self.model(z, level, d_now, action[:, None], valid, cache=self.cache)
             return out.z1_hat
 
         noise = self._noise((batch, 1, latent.num_tokens, latent.dim_token), action.device)

@@ -49,12 +49,12 @@ def draw_levels(batch: int, length: int, k_max: int, bootstrap_fraction: float, 
 def corrupt(z1: Tensor, z0: Tensor, tau: Tensor) -> Tensor:
     """z_tilde = (1 - tau) z0 + tau z1 ([D4] Eq. 1); tau (B, T), the others (B, T, N, C)."""
     tau = tau[..., None, None]
-    return (1 - tau) * z0 + tau * z1
+    return (1 - tau) * z0 + tau * z1  # [D4] Eq. 1
 
 
 def ramp(tau: Tensor) -> Tensor:
     """Loss weight that rises with the signal level ([D4] Eq. 8)."""
-    return 0.9 * tau + 0.1
+    return 0.9 * tau + 0.1  # [D4] Eq. 8
 
 
 def snap(tau: float, k_max: int) -> float:
@@ -100,18 +100,19 @@ def bootstrap_targets(denoise: Denoise, z_tilde: Tensor, levels: Levels, k_max: 
     """x-space targets of the bootstrap rows ([D4] Eq. 7): (rows, T, N, C) in fp32.
 
     Two half steps of size d/2 from z_tilde give b' and b''; the target of the velocity is their mean, and in
-    x-space z_tilde + (1 - tau) (b' + b'') / 2. Entries with d = d_min have no half step; their value is unused.
+    x-space z_tilde + (1 - tau) (b' + b'') / 2. Entries with d = d_min have no half step: they stay where they are,
+    as what the others see beside them, and their value is unused.
     """
     rows = slice(0, levels.num_bootstrap)
     z, tau, d = z_tilde[rows], levels.tau[rows], levels.d[rows]
     half = (d / 2).clamp_min(1 / k_max)
+    step = torch.where(is_coarse(d, k_max), half, torch.zeros_like(half))
     wide = (..., None, None)
     first = (denoise(z, tau, half, rows).float() - z) / (1 - tau)[wide]  # b'
-    middle = z + first * half[wide]  # z'
-    # d_min entries would step past the grid; they are clamped.
-    tau_middle = (tau + half).clamp_max(1 - 1 / k_max)
+    middle = z + first * step[wide]  # z'
+    tau_middle = tau + step
     second = (denoise(middle, tau_middle, half, rows).float() - middle) / (1 - tau_middle)[wide]  # b''
-    return z + (1 - tau)[wide] * (first + second) / 2
+    return z + (1 - tau)[wide] * (first + second) / 2  # [D4] Eq. 7, in x-space
 
 
 def forcing_loss(z1_hat: Tensor, forcing: Forcing, valid: Tensor, k_max: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -131,7 +132,7 @@ def forcing_loss(z1_hat: Tensor, forcing: Forcing, valid: Tensor, k_max: int) ->
         the prediction and of the truth.
     """
     levels = forcing.levels
-    error = (z1_hat.float() - forcing.target).square().mean(dim=(-1, -2))  # (B, T)
+    error = (z1_hat.float() - forcing.target).square().mean(dim=(-1, -2))  # (B, T)  [D4] Eq. 7
     loss = (ramp(levels.tau) * valid * error).sum() / valid.sum().clamp_min(1)
     coarse = is_coarse(levels.d, k_max)
     metrics = {

@@ -19,7 +19,7 @@ from ahriuwu_cli.core.training.loop import TrainResult, train
 from ahriuwu_cli.core.training.stage import ArtifactFields, StageState
 from ahriuwu_cli.dynamics.checkpoint import WorldSpecs
 from ahriuwu_cli.dynamics.config import DynamicsSection, ObjectiveConfig
-from ahriuwu_cli.dynamics.model import DynamicsModel
+from ahriuwu_cli.dynamics.model import DynamicsModel, Prediction
 from ahriuwu_cli.dynamics.shortcut_forcing import Forcing, draw_levels, forcing_loss, prepare
 from ahriuwu_cli.latents.windows import LatentBatch, LatentWindows
 
@@ -43,7 +43,7 @@ def dynamics_loss(
     """Shortcut forcing on one batch (no agent token); noise, levels and image mode are drawn here."""
     inputs = draw_inputs(model, batch, objective)
     forcing = inputs.forcing
-    out = model(
+    out: Prediction = model(
         forcing.z_tilde,
         forcing.levels.tau,
         forcing.levels.d,
@@ -80,7 +80,8 @@ def draw_inputs(model: DynamicsModel, batch: LatentBatch, objective: ObjectiveCo
     action, known = batch.action[:, :length], batch.action_valid[:, :length] & labelled
 
     def denoise(z_tilde: Tensor, tau: Tensor, d: Tensor, rows: slice) -> Tensor:
-        return model(z_tilde, tau, d, action[rows], known[rows], separate=separate[rows]).z1_hat
+        out: Prediction = model(z_tilde, tau, d, action[rows], known[rows], separate=separate[rows])
+        return out.z1_hat
 
     forcing = prepare(denoise, z1, torch.randn_like(z1), levels, model.config.k_max)
     return ForcingInputs(forcing, action, known, separate)
@@ -144,7 +145,8 @@ def check_dynamics_memory(section: DynamicsSection, specs: WorldSpecs, runtime: 
         tau, action = torch.zeros(batch), torch.zeros(*batch, specs.action.dim)
         with runtime.autocast():
             valid = torch.ones(batch, dtype=torch.bool)
-            return module(z, tau, torch.ones(batch), action, valid).z1_hat.square().mean()
+            out: Prediction = module(z, tau, torch.ones(batch), action, valid)
+            return out.z1_hat.square().mean()
 
     need = estimate_step_memory(lambda: DynamicsModel(section.model, specs.latent, specs.action), loss)
     require_memory(runtime, need, "one dynamics step")

@@ -83,6 +83,8 @@ def record(
             f"{folder} already holds an episode store",
             hint="add --append to record more into it, or give another run folder",
         )
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; expected the folder of an episode store", hint="give another folder")
     if not exists and folder.exists() and any(folder.iterdir()):
         raise InputError(
             f"{folder} is not empty and holds no episode store", hint="give another folder, or empty this one"

@@ -64,7 +64,7 @@ class EpisodeStore:
         self.frame_spec = FrameSpec.model_validate(header.specs["frame"])
         self._info = info
         self._records = {record.id: record for record in info.episodes}
-        self._checked: set[str] = set()  # ids whose file had the right hash since this store was opened
+        self._checked: set[str] = set()  # ids whose file and values were right since this store was opened
 
     @classmethod
     def create(
@@ -167,24 +167,29 @@ class EpisodeStore:
         return found
 
     def read(self, episode_id: str) -> Episode:
-        """Read one episode; its file's hash is checked once for each opened store.
+        """Read one episode; its file's hash and its values are checked once for each opened store.
 
         Raises:
             InputError: no episode has that id.
             ArtifactError: the file is missing, cut short, or not the one the manifest lists.
+            DataError: the values break the specs, an action outside its range say.
         """
         record = self.record(episode_id)
         path = self.folder / record.file
-        if episode_id not in self._checked:
+        unchecked = episode_id not in self._checked
+        if unchecked:
             self._check_file(path, record)
-            self._checked.add(episode_id)
         arrays = artifact.read_arrays(path)
         missing = sorted(set(ARRAYS) - set(arrays))
         if missing:
             raise ArtifactError(f"{path} lacks {', '.join(missing)}", hint="record the episodes again")
-        return Episode(
+        episode = Episode(
             **{name: arrays[name] for name in ARRAYS}, task=record.task, seed=record.seed, policy=record.policy
         )
+        if unchecked:
+            episode.validate(self.action_spec, self.frame_spec)
+            self._checked.add(episode_id)
+        return episode
 
     def _check_file(self, path: Path, record: EpisodeRecord) -> None:
         if not path.is_file():

@@ -10,7 +10,9 @@ from ahriuwu_cli.core.config import Section
 class EvalSection(Section):
     """Both evaluations."""
 
-    contexts: int = Field(default=64, ge=1, description="held-out contexts of `eval rollout`")
+    contexts: int = Field(
+        default=64, ge=2, description="held-out contexts of `eval rollout`; two at least, to exchange actions between"
+    )
     context_length: int = Field(default=8, ge=1, le=4096, description="true frames before the dream starts")
     horizon: int = Field(default=16, ge=1, le=4096, description="dreamed frames")
     gif_rows: int = Field(default=6, ge=1, le=64, description="contexts drawn in the GIF and MP4")

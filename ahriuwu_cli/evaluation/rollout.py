@@ -85,7 +85,7 @@ def dream_along(
 
 
 def shuffled_actions(action: Tensor, context_length: int, seed: int) -> Tensor:
-    """Every window keeps its context's actions and gets those after it from another window: (M, T, A)."""
+    """Every window keeps its context's actions and gets those after it from another window: (M, T, A), M >= 2."""
     order = torch.randperm(len(action), generator=torch.Generator().manual_seed(seed))
     donor = torch.empty_like(order)
     donor[order] = order.roll(1)  # one cycle through all windows: nobody keeps its own
@@ -187,7 +187,8 @@ def _sheet(columns: dict[str, np.ndarray], settings: EvalSection, scale: int) ->
         f"+{step - settings.context_length + 1}": np.stack([columns[name][0, step] for name in names])[:, None]
         for step in steps
     }
-    return side_by_side(stacked, scale=max(1, scale // 2))[0]
+    still: np.ndarray = side_by_side(stacked, scale=max(1, scale // 2), row_names=names)[0]
+    return still
 
 
 def _report(

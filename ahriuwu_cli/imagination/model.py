@@ -5,16 +5,18 @@ Shapes: D model width, K action logits.
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from ahriuwu_cli.agent.checkpoint import agent_from_header
-from ahriuwu_cli.agent.model import AgentModel
+from ahriuwu_cli.agent.model import AgentModel, DistanceHead
 from ahriuwu_cli.core.artifact import Header, load_strictly, read_weights
 from ahriuwu_cli.nn.mlp import Mlp
+
+TRAINED = ("agent.policy.", "value.")
+"""What learns in imagination; prior, world, reward and continue are frozen and the slow value follows."""
 
 
 class ImaginationModel(nn.Module):
@@ -22,16 +24,23 @@ class ImaginationModel(nn.Module):
 
     def __init__(self, agent: AgentModel) -> None:
         super().__init__()
-        heads = agent.heads_config
+        heads, dim = agent.heads_config, agent.world.config.dim
         self.agent = agent
-        self.prior = copy.deepcopy(agent.policy)
-        self.value = Mlp(agent.world.config.dim, heads.dim_hidden, heads.num_hidden, heads.num_buckets)
+        self.value = Mlp(dim, heads.dim_hidden, heads.num_hidden, heads.num_buckets)
         nn.init.zeros_(self.value.out.weight)  # all values start at zero
-        self.slow_value = copy.deepcopy(self.value)
+        self.slow_value = Mlp(dim, heads.dim_hidden, heads.num_hidden, heads.num_buckets)
+        self.prior = DistanceHead(dim, heads, agent.choices.num_logits)
+        self.slow_value.load_state_dict(self.value.state_dict())
+        self.prior.load_state_dict(agent.policy.state_dict())
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The policy's and the value's tensors by name, nothing else."""
+        return {name: value for name, value in self.named_parameters() if name.startswith(TRAINED)}
 
     def prior_now(self, agent: Tensor) -> Tensor:
         """Logits (..., K) of the prior at agent (..., D)."""
-        return self.prior(agent)[..., 0, :]
+        logits: Tensor = self.prior(agent)  # (..., L, K)
+        return logits[..., 0, :]
 
     def value_now(self, agent: Tensor, *, slow: bool = False) -> Tensor:
         """Expected return (...) at agent (..., D)."""

@@ -10,9 +10,7 @@ import torch
 from torch import Tensor
 
 
-def lambda_returns(
-    reward: Tensor, alive: Tensor, next_value: Tensor, gamma: float, lambda_return: float
-) -> Tensor:
+def lambda_returns(reward: Tensor, alive: Tensor, next_value: Tensor, gamma: float, lambda_return: float) -> Tensor:
     """R_t = r_{t+1} + gamma c_{t+1} ((1 - lambda) v_{t+1} + lambda R_{t+1}); the last one bootstraps with v_H.
 
     Args:
@@ -22,13 +20,13 @@ def lambda_returns(
         gamma: discount; lambda_return: mixing.
 
     Returns:
-        (B, H).  # [D4] Eq. 10
+        (B, H).
     """
     following = next_value[:, -1]
     returns = torch.empty_like(reward)
     for t in reversed(range(reward.shape[1])):
         mixed = (1 - lambda_return) * next_value[:, t] + lambda_return * following
-        following = reward[:, t] + gamma * alive[:, t] * mixed
+        following = reward[:, t] + gamma * alive[:, t] * mixed  # [D4] Eq. 10
         returns[:, t] = following
     return returns
 
@@ -64,7 +62,7 @@ def pmpo(
     loss_positive = -(positive * log_prob).sum() / positive.sum().clamp_min(1e-6)
     loss_negative = (negative * log_prob).sum() / negative.sum().clamp_min(1e-6)
     loss_prior = (weight * kl).sum() / weight.sum().clamp_min(1e-6)
-    loss = alpha * loss_positive + (1 - alpha) * loss_negative + beta * loss_prior
+    loss = alpha * loss_positive + (1 - alpha) * loss_negative + beta * loss_prior  # [D4] Eq. 11
     metrics = {
         "positive_share": (positive.sum() / weight.sum()).detach(),
         "kl_to_prior": loss_prior.detach(),

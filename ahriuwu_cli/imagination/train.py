@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ahriuwu_cli.agent.checkpoint import LoadedAgent, load_agent
+from ahriuwu_cli.agent.checkpoint import LoadedAgent, agent_from_header, load_agent
 from ahriuwu_cli.agent.distribution import ActionDistribution
 from ahriuwu_cli.core.artifact import Kind, require_parent
-from ahriuwu_cli.core.device import Runtime
+from ahriuwu_cli.core.device import Runtime, estimate_step_memory, require_memory
 from ahriuwu_cli.core.errors import ConfigError
 from ahriuwu_cli.core.training.loop import TrainResult, train
 from ahriuwu_cli.core.training.stage import ArtifactFields, StageState
@@ -43,8 +43,7 @@ class ImagineStage:
 
     def trained(self) -> dict[str, nn.Parameter]:
         """The policy's and the value's tensors, nothing else."""
-        names = ("agent.policy.", "value.")
-        return {name: value for name, value in self.module.named_parameters() if name.startswith(names)}
+        return self.module.trained()
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         """PMPO and value loss on a batch of rollouts, drawn anew every `updates_per_rollout` steps."""
@@ -122,8 +121,56 @@ def imagination_loss(
     return policy_loss + value_loss, metrics
 
 
+def check_imagination_memory(section: ImagineSection, agent: LoadedAgent, runtime: Runtime) -> None:
+    """Refuse a step that does not fit, before training: weights, the heads' step, and the dream's cache."""
+    shape = (section.train.batch_size, section.horizon)  # (B, H)
+    world, layout = agent.model.world.config, agent.model.world.layout
+
+    def build() -> nn.Module:
+        model = ImaginationModel(agent_from_header(agent.header)).requires_grad_(False)
+        for parameter in model.trained().values():
+            parameter.requires_grad_(True)
+        return model
+
+    def loss(module: nn.Module) -> Tensor:
+        assert isinstance(module, ImaginationModel)
+        seen = torch.zeros(shape[0], shape[1] + 1, world.dim)
+        action = torch.zeros(*shape, agent.specs.action.dim)
+        with runtime.autocast():
+            rollout = Rollout(seen, action, torch.zeros(shape), torch.ones(shape))
+            return imagination_loss(module, rollout, section)[0]
+
+    width = layout.num_tokens * world.num_kv_heads * (world.dim // world.num_heads)  # S * G * E
+    slots = (agent.sampler.context_length + 1) * (world.num_layers // world.time_every)
+    cache = 2 * shape[0] * slots * width * (4 if runtime.precision == "fp32" else 2)  # keys and values
+    require_memory(runtime, estimate_step_memory(build, loss) + cache, "one imagination step")
+
+
+def check_contexts(section: ImagineSection, agent: LoadedAgent, windows: LatentWindows) -> None:
+    """Refuse contexts that the world model does not attend to or that no episode has, before training.
+
+    Raises:
+        ConfigError: the contexts are longer than the model's.
+        DataError: every episode is too short.
+    """
+    limit = agent.sampler.context_length
+    if section.context_length > limit:
+        raise ConfigError(
+            f"imagine.context_length is {section.context_length}; the model attends to {limit} past frames",
+            hint="lower imagine.context_length",
+        )
+    windows.draw_contexts(np.random.default_rng(0), 1, section.context_length)
+
+
 def train_imagination(
-    section: ImagineSection, agent_path: Path, packed: Path, folder: Path, runtime: Runtime, *, seed: int, **options: Any
+    section: ImagineSection,
+    agent_path: Path,
+    packed: Path,
+    folder: Path,
+    runtime: Runtime,
+    *,
+    seed: int,
+    **options: Any,
 ) -> TrainResult:
     """Train the agent at `agent_path` in dreams that start from the training split of `packed`.
 
@@ -139,6 +186,8 @@ def train_imagination(
     Raises:
         ArtifactError: agent and latents do not belong together.
         ConfigError: the section asks for what the world model cannot do.
+        DataError: every episode is too short.
+        DeviceError: a step does not fit into the memory that is free.
     """
     agent = load_agent(agent_path, runtime.device)
     windows = LatentWindows(packed, "train")
@@ -150,6 +199,8 @@ def train_imagination(
             f"expected a power of two up to the dynamics' k_max {k_max}",
             hint="correct imagine.sampling_steps",
         )
+    check_contexts(section, agent, windows)
+    check_imagination_memory(section, agent, runtime)
     torch.manual_seed(seed)
     stage = ImagineStage(section, agent, windows, runtime, seed)
     return train(stage, section.train, runtime, folder, seed=seed, **options)

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from rich.console import Console
 from rich.progress import track
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from ahriuwu_cli.core.artifact import hash_file, write_manifest, write_tensors
 from ahriuwu_cli.core.device import Runtime
-from ahriuwu_cli.core.errors import ArtifactError
+from ahriuwu_cli.core.errors import ArtifactError, DataError
 from ahriuwu_cli.core.report import Report
 from ahriuwu_cli.core.specs import FrameSpec, LatentSpec
 from ahriuwu_cli.episodes.store import EpisodeStore
@@ -32,13 +33,17 @@ def build_latents(
 
     Raises:
         ArtifactError: the frames of the store are not those the tokenizer was made for.
+        DataError: the store has no training episode to measure.
     """
     store = EpisodeStore.open(episodes)
+    if not store.ids("train"):
+        raise DataError(f"{episodes} has no training episode", hint="record episodes with `ahriuwu data record`")
     tokenizer, header = load_tokenizer(tokenizer_path, runtime.device)
     require_frames(store.frame_spec, header.specs["frame"], tokenizer_path)
-    out.mkdir(parents=True, exist_ok=True)
     entries, moments = [], _Moments(tokenizer.latent_spec.dim_token)
-    for record in track(store.episodes, description="latents", transient=True, console=_stderr()):
+    console = Console(stderr=True)
+    quiet = not console.is_terminal
+    for record in track(store.episodes, "latents", transient=True, console=console, disable=quiet):
         path = out / f"{record.id}.safetensors"
         made_from = {
             "tokenizer": header.fingerprint,
@@ -66,7 +71,7 @@ def build_latents(
         out,
         "latents",
         config=settings.model_dump(exclude={"shard_frames"}),
-        specs={"latent": spec.model_dump(), "frame": header.specs["frame"]},
+        specs={"latent": spec.model_dump(), "frame": store.frame_spec.model_dump()},
         parents={"episodes": store.header.fingerprint, "tokenizer": header.fingerprint},
         info={"episodes": entries},
     )
@@ -113,7 +118,7 @@ def _kept(path: Path, made_from: dict[str, str]) -> torch.Tensor | None:
     try:
         with safe_open(str(path), framework="pt") as handle:
             return handle.get_tensor("latents") if handle.metadata() == made_from else None
-    except Exception:
+    except (SafetensorError, OSError):
         return None  # damaged: it is made again
 
 
@@ -129,9 +134,3 @@ def _report(fingerprint: str, spec: LatentSpec, entries: list[dict[str, object]]
     ]
     data = {"episodes": len(entries), "frames": frames, "latent": spec.model_dump(), "fingerprint": fingerprint}
     return Report("latents", ("what", "value"), rows, data)
-
-
-def _stderr() -> object:
-    from rich.console import Console
-
-    return Console(stderr=True)

@@ -11,7 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from ahriuwu_cli.core.artifact import hash_file, read_arrays, read_header, require_parent, write_manifest, write_tensors
+from ahriuwu_cli.core.artifact import (
+    check_fingerprint,
+    hash_file,
+    read_arrays,
+    read_header,
+    require_parent,
+    write_manifest,
+    write_tensors,
+)
 from ahriuwu_cli.core.errors import ArtifactError
 from ahriuwu_cli.core.report import Report
 from ahriuwu_cli.episodes.alignment import to_blocks
@@ -22,20 +30,22 @@ from ahriuwu_cli.latents.windows import BLOCK_ARRAYS
 
 
 def pack_latents(episodes: Path, latents: Path, out: Path, settings: LatentsSection) -> Report:
-    """Write shards and manifest into `out`; shards of an earlier pack are replaced.
+    """Write shards and manifest into `out`; an earlier pack there is good until the new manifest replaces it.
 
     Raises:
-        ArtifactError: the latents are of other episodes, or their frame counts differ.
+        ArtifactError: the latents are of other episodes, their frame counts differ, or a file is not the one
+            that their manifest lists.
     """
     store = EpisodeStore.open(episodes)
     header = read_header(latents, "latents")
+    check_fingerprint(latents, header, "")
     require_parent(latents, header, episodes, store.header)
     counts = {entry["id"]: entry for entry in header.info["episodes"]}
-    writer = _ShardWriter(out, settings.shard_frames)
-    entries = []
+    writer = _ShardWriter(out, f"{header.fingerprint}_{settings.shard_frames}", settings.shard_frames)
+    entries: list[dict[str, Any]] = []
     for record in store.episodes:
         episode = store.read(record.id)
-        array = read_arrays(latents / counts[record.id]["file"])["latents"]
+        array = _read_latents(latents, counts[record.id])
         if len(array) != len(episode.frames):
             raise ArtifactError(
                 f"episode {record.id} has {len(episode.frames)} frames but {len(array)} latents",
@@ -61,6 +71,7 @@ def pack_latents(episodes: Path, latents: Path, out: Path, settings: LatentsSect
         parents=header.parents | {"latents": header.fingerprint},
         info={"tasks": store.tasks, "episodes": entries, "shards": shards},
     )
+    writer.remove_others()
     frames = sum(entry["num_frames"] for entry in entries)
     held = sum(entry["num_frames"] for entry in entries if entry["split"] == "heldout")
     rows = [
@@ -72,6 +83,18 @@ def pack_latents(episodes: Path, latents: Path, out: Path, settings: LatentsSect
     ]
     data = {"episodes": len(entries), "frames": frames, "shards": len(shards), "fingerprint": written.fingerprint}
     return Report("packed latents", ("what", "value"), rows, data)
+
+
+def _read_latents(folder: Path, entry: dict[str, Any]) -> np.ndarray:
+    """Latents (F, N, C) of one episode, as the manifest lists them: a build that stopped leaves newer files."""
+    path = folder / entry["file"]
+    if not path.is_file() or hash_file(path) != entry["sha256"]:
+        found = "was changed since" if path.is_file() else "is missing"
+        raise ArtifactError(
+            f"{path} {found}; the manifest lists it with sha256 {entry['sha256'][:12]}...",
+            hint="run `ahriuwu latents build` to the end",
+        )
+    return read_arrays(path)["latents"]
 
 
 def _blocks(episode: Episode) -> dict[str, np.ndarray]:
@@ -87,10 +110,14 @@ def _blocks(episode: Episode) -> dict[str, np.ndarray]:
 
 
 class _ShardWriter:
-    """Collects episodes and writes a shard whenever `limit` frames are reached."""
+    """Collects episodes and writes a shard whenever `limit` frames are reached.
 
-    def __init__(self, folder: Path, limit: int) -> None:
-        self.folder, self.limit = folder, limit
+    `name` stands in the files' names and differs where their content does, so that no shard of another pack is
+    written over.
+    """
+
+    def __init__(self, folder: Path, name: str, limit: int) -> None:
+        self.folder, self.name, self.limit = folder, name, limit
         self.shards: list[dict[str, Any]] = []
         self._parts: list[dict[str, np.ndarray]] = []
         self._frames = 0
@@ -105,18 +132,21 @@ class _ShardWriter:
         return place
 
     def finish(self) -> list[dict[str, Any]]:
-        """Write what is left, remove shards of an earlier pack, return the list of shards."""
+        """Write what is left and return the list of shards."""
         self._flush()
+        return self.shards
+
+    def remove_others(self) -> None:
+        """Remove the shards of an earlier pack."""
         names = {shard["file"] for shard in self.shards}
         for old in self.folder.glob("shard_*.safetensors"):
             if old.name not in names:
                 old.unlink()
-        return self.shards
 
     def _flush(self) -> None:
         if not self._parts:
             return
-        path = self.folder / f"shard_{len(self.shards):04d}.safetensors"
+        path = self.folder / f"shard_{self.name}_{len(self.shards):04d}.safetensors"
         joined = {name: np.concatenate([part[name] for part in self._parts]) for name in self._parts[0]}
         write_tensors(path, {name: torch.from_numpy(array) for name, array in joined.items()}, {})
         self.shards.append({"file": path.name, "num_frames": self._frames, "sha256": hash_file(path)})

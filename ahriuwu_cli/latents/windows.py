@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ahriuwu_cli.core.artifact import Header, read_header
+from ahriuwu_cli.core.artifact import Header, check_fingerprint, read_header
 from ahriuwu_cli.core.errors import ArtifactError, DataError
 from ahriuwu_cli.core.specs import ActionSpec, FrameSpec, LatentSpec
 
@@ -78,6 +78,7 @@ class LatentWindows:
 
     def __init__(self, folder: Path, split: Split) -> None:
         self.header: Header = read_header(folder, "packed")
+        check_fingerprint(folder, self.header, "")
         specs, info = self.header.specs, self.header.info
         self.action_spec = ActionSpec.model_validate(specs["action"])
         self.frame_spec = FrameSpec.model_validate(specs["frame"])
@@ -180,7 +181,7 @@ class LatentWindows:
             out[name] = out[name].astype(bool)
         out["latents"] = _pad(latents, length)
         out["valid"] = np.arange(length) < present
-        out["task"] = np.int64(episode.task)
+        out["task"] = np.asarray(episode.task, np.int64)
         return out
 
     def _slice(self, episode: PackedEpisode, name: str, start: int, stop: int) -> np.ndarray:
@@ -198,7 +199,5 @@ def _pad(array: np.ndarray, length: int) -> np.ndarray:
 def _open_shard(path: Path) -> Any:
     try:
         return safe_open(str(path), framework="np")
-    except Exception as error:
-        raise ArtifactError(
-            f"{path} cannot be read: {error}", hint="run `ahriuwu latents pack` again"
-        ) from error
+    except (SafetensorError, OSError) as error:
+        raise ArtifactError(f"{path} cannot be read: {error}", hint="run `ahriuwu latents pack` again") from error

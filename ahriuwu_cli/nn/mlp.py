@@ -22,7 +22,7 @@ class Mlp(nn.Module):
         layers: list[nn.Module] = []
         width = dim_in
         for _ in range(num_hidden):
-            layers += [nn.Linear(width, dim_hidden), RmsNorm(dim_hidden), nn.SiLU()]
+            layers += [nn.Linear(width, dim_hidden), RmsNorm(), nn.SiLU()]
             width = dim_hidden
         self.hidden = nn.Sequential(*layers)
         self.out = nn.Linear(width, dim_out)
@@ -31,4 +31,5 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., dim_in) -> (..., dim_out)."""
-        return self.out(self.hidden(x))
+        y: Tensor = self.out(self.hidden(x))
+        return y

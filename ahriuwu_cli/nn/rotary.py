@@ -10,10 +10,9 @@ from torch import Tensor
 
 
 def rotary_table(positions: Tensor, dim_head: int, base: float = 10_000.0) -> tuple[Tensor, Tensor]:
-    """Cosines and sines for integer positions (L,): two tensors (L, E) in fp32."""
+    """Cosines and sines for integer positions (L,): two tensors (L, E/2) in fp32."""
     frequency = base ** (-torch.arange(0, dim_head, 2, device=positions.device, dtype=torch.float32) / dim_head)
     angle = positions.float()[:, None] * frequency  # (L, E/2)
-    angle = torch.cat([angle, angle], dim=-1)  # (L, E)
     return angle.cos(), angle.sin()
 
 
@@ -21,4 +20,4 @@ def rotate(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
     """Rotate x (..., L, E) by the table of its L positions; keeps x's dtype."""
     cos, sin = (part.to(x.dtype) for part in table)
     first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat([-second, first], dim=-1) * sin
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)

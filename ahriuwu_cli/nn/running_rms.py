@@ -26,7 +26,7 @@ class RunningRms:
         value = loss.detach().float()
         square = self._square.get(name, torch.zeros_like(value)).to(value.device)
         weight = self._weight.get(name, torch.zeros_like(value)).to(value.device)
-        finite = torch.isfinite(value)
+        finite = torch.isfinite(value.square())  # a square beyond fp32 would stay in the average for good
         square = torch.where(finite, self.decay * square + (1 - self.decay) * value.square(), square)
         weight = torch.where(finite, self.decay * weight + (1 - self.decay), weight)
         self._square[name], self._weight[name] = square, weight

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from ahriuwu_cli.nn.attention import Attention, TimeScope
 from ahriuwu_cli.nn.cache import KVCache
-from ahriuwu_cli.nn.norm import RmsNorm
+from ahriuwu_cli.nn.norm import rms_norm
 
 INIT_STD = 0.02
 
@@ -21,13 +21,14 @@ class SwiGLU(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         hidden = -(-8 * dim // 3 // 32) * 32
-        self.up = nn.Linear(dim, 2 * hidden, bias=False)
+        self.gate = nn.Linear(dim, hidden, bias=False)
+        self.up = nn.Linear(dim, hidden, bias=False)
         self.down = nn.Linear(hidden, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., D) -> (..., D)."""
-        gate, value = self.up(x).chunk(2, dim=-1)
-        return self.down(F.silu(gate) * value)
+        y: Tensor = self.down(F.silu(self.gate(x)) * self.up(x))
+        return y
 
 
 class Block(nn.Module):
@@ -35,9 +36,7 @@ class Block(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, num_kv_heads: int, soft_cap: float | None) -> None:
         super().__init__()
-        self.attention_norm = RmsNorm(dim)
         self.attention = Attention(dim, num_heads, num_kv_heads, soft_cap)
-        self.feed_norm = RmsNorm(dim)
         self.feed = SwiGLU(dim)
 
 
@@ -55,7 +54,6 @@ class SpaceTimeTransformer(nn.Module):
     ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(Block(dim, num_heads, num_kv_heads, soft_cap) for _ in range(num_layers))
-        self.norm = RmsNorm(dim)
         time_layers = [layer for layer in range(num_layers) if (layer + 1) % time_every == 0]
         self.time_index = {layer: index for index, layer in enumerate(time_layers)}
         self._initialise(num_layers)
@@ -82,10 +80,11 @@ class SpaceTimeTransformer(nn.Module):
         """
         for layer, block in enumerate(self.blocks):
             assert isinstance(block, Block)
-            y = block.attention_norm(x)
+            y = rms_norm(x)
             if layer in self.time_index:
                 x = x + block.attention.over_time(y, scope, self.time_index[layer])
             else:
                 x = x + block.attention.over_space(y, space_mask)
-            x = x + block.feed(block.feed_norm(x))
-        return self.norm(x)
+            x = x + block.feed(rms_norm(x))
+        out: Tensor = rms_norm(x)
+        return out

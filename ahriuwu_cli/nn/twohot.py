@@ -37,7 +37,9 @@ class TwoHot:
         return symexp(self._positions(like))
 
     def _positions(self, like: Tensor) -> Tensor:
-        return torch.linspace(-self.limit, self.limit, self.num_buckets, device=like.device, dtype=torch.float32)
+        half = self.num_buckets // 2
+        # Counted from the middle, so that the middle bucket is zero and the others mirror each other exactly.
+        return torch.arange(-half, half + 1, device=like.device, dtype=torch.float32) * (self.limit / half)
 
     def encode(self, value: Tensor) -> Tensor:
         """value (...) -> weights (..., N) on the two neighbouring buckets, whose mean is the value itself."""
@@ -55,4 +57,8 @@ class TwoHot:
 
     def mean(self, logits: Tensor) -> Tensor:
         """Expected value (...) of logits (..., N), in value space."""
-        return (logits.float().softmax(dim=-1) * self.centres(logits)).sum(dim=-1)
+        weights, half = logits.float().softmax(dim=-1), self.num_buckets // 2
+        # Mirrored buckets are paired before they are added up: equal weights give exactly zero, where summing
+        # buckets of up to e^limit one by one would leave their rounding errors.
+        difference = weights[..., half + 1 :] - weights[..., :half].flip(-1)  # (..., (N-1)/2)
+        return (difference * self.centres(logits)[half + 1 :]).sum(dim=-1)

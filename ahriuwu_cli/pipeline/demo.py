@@ -1,17 +1,19 @@
-"""`demo`: the whole road on the built-in game with the tiny preset; finished stages are skipped."""
+"""`demo`: the whole road on the built-in game with the tiny preset; what is finished and current is skipped."""
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from ahriuwu_cli.core.artifact import MANIFEST_NAME, read_header
-from ahriuwu_cli.core.errors import AhriuwuError, InputError
+from ahriuwu_cli.core.artifact import MANIFEST_NAME, Kind, read_header
+from ahriuwu_cli.core.errors import InputError, TrainingInterrupted
 from ahriuwu_cli.core.report import Report
 from ahriuwu_cli.pipeline import stages
+from ahriuwu_cli.pipeline.chain import is_current
 from ahriuwu_cli.pipeline.config import CONFIG_NAME, Run, load_run
 from ahriuwu_cli.pipeline.template import init
 
@@ -19,8 +21,12 @@ from ahriuwu_cli.pipeline.template import init
 def run_demo(folder: Path, seed: int, show: Callable[[Report], None]) -> None:
     """Go the road in `folder`, showing a report per stage; a second call goes on where the first stopped.
 
+    The settings are those of the folder's run.toml, which the first call writes from the preset tiny. What
+    was made from parents that are no longer there as they were is made again.
+
     Raises:
         InputError: the folder holds a run with another seed.
+        TrainingInterrupted: Ctrl-C or SIGTERM; what is done is kept.
     """
     config = folder / CONFIG_NAME
     if not config.exists():
@@ -32,33 +38,41 @@ def run_demo(folder: Path, seed: int, show: Callable[[Report], None]) -> None:
             hint=f"use --seed {run.config.run.seed}, or another --dir",
         )
     started = time.monotonic()
-    for finished, stage in _road(run):
-        if not finished:
+    try:
+        for stage in _left_to_do(run):
             show(stage())
+    except TrainingInterrupted as stop:
+        raise TrainingInterrupted(stop.message, hint="run the same command again to go on") from stop
     show(_closing(run, time.monotonic() - started))
 
 
-def _road(run: Run) -> list[tuple[bool, Callable[[], Report]]]:
-    """Every stage that is left to do, in order, as (finished, how to run it)."""
-
-    def training(weights: Path, stage: Callable[..., Report]) -> tuple[bool, Callable[[], Report]]:
-        return _finished(weights), lambda: stage(run, resume=_started(weights))
-
-    def once(product: Path, stage: Callable[[Run], Report]) -> tuple[bool, Callable[[], Report]]:
-        return product.exists(), partial(stage, run)
-
+def _left_to_do(run: Run) -> Iterator[Callable[[], Report]]:
+    """Every stage that is not finished, in order; each is looked at when those before it are done."""
     missing = run.config.data.episodes - _recorded(run.episodes)
-    return [
-        (missing <= 0, partial(_record, run, missing)),
-        training(run.tokenizer, stages.train_tokenizer),
-        once(run.latents / MANIFEST_NAME, stages.build_latents),
-        once(run.packed / MANIFEST_NAME, stages.pack_latents),
-        training(run.dynamics, stages.train_dynamics),
-        training(run.agent, stages.finetune_agent),
-        training(run.imagination, stages.train_imagination),
-        once(run.evaluation / "rollout" / "rollout.json", stages.evaluate_rollout),
-        once(run.evaluation / "agent" / "agents.json", stages.evaluate_agent),
-    ]
+    if missing > 0:
+        yield partial(_record, run, missing)
+    yield from _training(run, run.tokenizer, "tokenizer", stages.train_tokenizer)
+    if not is_current(run, run.latents, "latents"):
+        yield partial(stages.build_latents, run)
+    if not is_current(run, run.packed, "packed"):
+        yield partial(stages.pack_latents, run)
+    yield from _training(run, run.dynamics, "dynamics", stages.train_dynamics)
+    yield from _training(run, run.agent, "agent", stages.finetune_agent)
+    yield from _training(run, run.imagination, "imagination", stages.train_imagination)
+    if _said(run.evaluation / "rollout" / "rollout.json", "fingerprint") != _fingerprint(run.dynamics, "dynamics"):
+        yield partial(stages.evaluate_rollout, run)
+    played = {"bc": _fingerprint(run.agent, "agent"), "imagination": _fingerprint(run.imagination, "imagination")}
+    if _said(run.evaluation / "agent" / "agents.json", "fingerprints") != played:
+        yield partial(stages.evaluate_agent, run)
+
+
+def _training(run: Run, weights: Path, kind: Kind, stage: Callable[..., Report]) -> Iterator[Callable[[], Report]]:
+    """The training of one kind: nothing when it is finished, else to be resumed, started, or started anew."""
+    state = weights.with_name(f"{kind}.state.safetensors")
+    if is_current(run, weights, kind) and read_header(weights, kind).info["finished"]:
+        return
+    resume = is_current(run, state, "state")
+    yield partial(stage, run, resume=resume, overwrite=not resume)
 
 
 def _record(run: Run, missing: int) -> Report:
@@ -73,18 +87,16 @@ def _recorded(store: Path) -> int:
     return len(read_header(store, "episodes").info["episodes"]) if manifest.exists() else 0
 
 
-def _started(weights: Path) -> bool:
-    return weights.with_name(f"{weights.stem}.state.safetensors").exists()
+def _fingerprint(weights: Path, kind: Kind) -> str:
+    return read_header(weights, kind).fingerprint
 
 
-def _finished(weights: Path) -> bool:
-    if not weights.exists():
-        return False
-    kind = weights.stem
+def _said(results: Path, key: str) -> object:
+    """What an evaluation's JSON says under `key`; None when it is not there or not whole."""
     try:
-        return bool(read_header(weights, kind).info["finished"])  # type: ignore[arg-type]
-    except AhriuwuError:
-        return False
+        return json.loads(results.read_text(encoding="utf-8")).get(key)
+    except (OSError, ValueError):
+        return None
 
 
 def _closing(run: Run, seconds: float) -> Report:

@@ -9,26 +9,23 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from ahriuwu_cli.agent import train as agent_training
-from ahriuwu_cli.agent.player import AgentPolicy, load_player
 from ahriuwu_cli.core.artifact import read_header
 from ahriuwu_cli.core.device import Runtime, apply_threads, resolve_runtime
-from ahriuwu_cli.core.errors import InputError
 from ahriuwu_cli.core.report import Report
 from ahriuwu_cli.core.training.loop import TrainResult
 from ahriuwu_cli.dynamics import train as dynamics_training
 from ahriuwu_cli.episodes import record as recording
 from ahriuwu_cli.episodes.config import DataSection
-from ahriuwu_cli.episodes.policies import Policy, RandomPolicy
+from ahriuwu_cli.episodes.policies import Policy
 from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.evaluation.agents import evaluate_agents
 from ahriuwu_cli.evaluation.rollout import evaluate_rollout as judge_dream
 from ahriuwu_cli.imagination import train as imagination_training
 from ahriuwu_cli.latents import build, pack
+from ahriuwu_cli.pipeline.chain import require_chain
 from ahriuwu_cli.pipeline.config import Run
+from ahriuwu_cli.pipeline.players import checkpoint_player, is_checkpoint, named_players
 from ahriuwu_cli.tokenizer import train as tokenizer_training
-
-AGENTS = ("random", "dataset", "bc", "imagination")
-"""Names that `eval agent --agents` knows, baselines first."""
 
 SHOWN_METRICS = {
     "tokenizer": ("psnr",),
@@ -52,11 +49,10 @@ def record(run: Run, *, append: bool) -> Report:
     """Record episodes into the run's store."""
     data = run.config.data
     policy: Policy | None = None
-    if Path(data.policy).suffix == ".safetensors":
-        policy = _checkpoint_player(run, Path(data.policy), _runtime(run), Path(data.policy).stem)
-    with Progress(
-        TextColumn("record"), BarColumn(), MofNCompleteColumn(), console=Console(stderr=True), transient=True
-    ) as progress:
+    if is_checkpoint(data.policy):
+        policy = _recording_agent(run)
+    console, columns = Console(stderr=True), (TextColumn("record"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("record", total=data.episodes)
         return recording.record(
             run.episodes,
@@ -66,6 +62,15 @@ def record(run: Run, *, append: bool) -> Report:
             append=append,
             progress=lambda done, _: progress.update(bar, completed=done),
         )
+
+
+def _recording_agent(run: Run) -> Policy:
+    """The checkpoint that `data.policy` names, checked against the environment it is to play."""
+    runtime = _runtime(run)
+    env = recording.make_env(run.config.data)
+    action, frame = env.action_spec, env.frame_spec
+    env.close()
+    return checkpoint_player(run, Path(run.config.data.policy), runtime, action, frame).policy
 
 
 def split(run: Run) -> Report:
@@ -78,11 +83,12 @@ def split(run: Run) -> Report:
 
 def train_tokenizer(run: Run, *, resume: bool = False, overwrite: bool = False) -> Report:
     """Train the tokenizer on the run's episodes."""
+    runtime = _runtime(run)
     result = tokenizer_training.train_tokenizer(
         run.config.tokenizer,
         run.episodes,
         run.tokenizer.parent,
-        _runtime(run),
+        runtime,
         seed=run.config.run.seed,
         resume=resume,
         overwrite=overwrite,
@@ -92,21 +98,26 @@ def train_tokenizer(run: Run, *, resume: bool = False, overwrite: bool = False) 
 
 def build_latents(run: Run) -> Report:
     """Encode the run's episodes."""
-    return build.build_latents(run.episodes, run.tokenizer, run.latents, run.config.latents, _runtime(run))
+    runtime = _runtime(run)
+    require_chain(run, run.tokenizer, "tokenizer")
+    return build.build_latents(run.episodes, run.tokenizer, run.latents, run.config.latents, runtime)
 
 
 def pack_latents(run: Run) -> Report:
     """Pack the run's latents."""
+    require_chain(run, run.latents, "latents")
     return pack.pack_latents(run.episodes, run.latents, run.packed, run.config.latents)
 
 
 def train_dynamics(run: Run, *, resume: bool = False, overwrite: bool = False) -> Report:
     """Train the dynamics on the run's packed latents."""
+    runtime = _runtime(run)
+    require_chain(run, run.packed, "packed")
     result = dynamics_training.train_dynamics(
         run.config.dynamics,
         run.packed,
         run.dynamics.parent,
-        _runtime(run),
+        runtime,
         seed=run.config.run.seed,
         resume=resume,
         overwrite=overwrite,
@@ -116,12 +127,14 @@ def train_dynamics(run: Run, *, resume: bool = False, overwrite: bool = False) -
 
 def finetune_agent(run: Run, *, resume: bool = False, overwrite: bool = False) -> Report:
     """Finetune the agent on the run's dynamics."""
+    runtime = _runtime(run)
+    require_chain(run, run.dynamics, "dynamics")
     result = agent_training.finetune_agent(
         run.config.agent,
         run.dynamics,
         run.packed,
         run.agent.parent,
-        _runtime(run),
+        runtime,
         seed=run.config.run.seed,
         resume=resume,
         overwrite=overwrite,
@@ -131,12 +144,14 @@ def finetune_agent(run: Run, *, resume: bool = False, overwrite: bool = False) -
 
 def train_imagination(run: Run, *, resume: bool = False, overwrite: bool = False) -> Report:
     """Train the run's agent in its dream."""
+    runtime = _runtime(run)
+    require_chain(run, run.agent, "agent")
     result = imagination_training.train_imagination(
         run.config.imagine,
         run.agent,
         run.packed,
         run.imagination.parent,
-        _runtime(run),
+        runtime,
         seed=run.config.run.seed,
         resume=resume,
         overwrite=overwrite,
@@ -171,6 +186,7 @@ def _trained(path: Path, result: TrainResult) -> Report:
 
 def evaluate_rollout(run: Run, checkpoint: Path | None = None) -> Report:
     """Judge the run's dream, or that of another checkpoint."""
+    runtime = _runtime(run)
     source = checkpoint or run.dynamics
     kind = read_header(source, ("dynamics", "agent", "imagination")).kind
     return judge_dream(
@@ -180,7 +196,7 @@ def evaluate_rollout(run: Run, checkpoint: Path | None = None) -> Report:
         run.episodes,
         run.evaluation / ("rollout" if kind == "dynamics" else f"rollout-{kind}"),
         run.config.eval,
-        _runtime(run),
+        runtime,
         seed=run.config.run.seed,
     )
 
@@ -189,22 +205,15 @@ def evaluate_agent(run: Run, agents: list[str] | None = None) -> Report:
     """Play the run's agents in the real environment; all there are unless `agents` names some."""
     runtime = _runtime(run)
     store = EpisodeStore.open(run.episodes)
-    data = _played_environment(run, store)
-    names = agents or [name for name in AGENTS if _exists(run, name)]
-    unknown = [name for name in names if name not in AGENTS and not Path(name).suffix]
-    if unknown:
-        raise InputError(
-            f"agent {unknown[0]!r} is not known; expected some of {', '.join(AGENTS)} or the path of a checkpoint",
-            hint="correct --agents",
-        )
-    players = {Path(name).stem: _player(run, name, store, runtime) for name in names}
+    players = named_players(run, agents, store, runtime)
     return evaluate_agents(
-        players,
-        data,
+        {name: player.policy for name, player in players.items()},
+        _played_environment(run, store),
         run.evaluation / "agent",
         run.config.eval,
         seed=run.config.run.seed,
         taken={record.seed for record in store.episodes},
+        fingerprints={name: player.fingerprint for name, player in players.items() if player.fingerprint},
         on_agent=lambda name: print(f"playing {run.config.eval.episodes} episodes: {name}", file=sys.stderr),
     )
 
@@ -220,29 +229,3 @@ def _played_environment(run: Run, store: EpisodeStore) -> DataSection:
             "width": frame.width,
         }
     )
-
-
-def _exists(run: Run, name: str) -> bool:
-    """True when the run has what it takes to let this agent play."""
-    files = {"bc": run.agent, "imagination": run.imagination}
-    return name not in files or files[name].is_file()
-
-
-def _player(run: Run, name: str, store: EpisodeStore, runtime: Runtime) -> Policy:
-    """The policy behind a name of `--agents`."""
-    if name == "random":
-        return RandomPolicy(store.action_spec)
-    if name == "dataset":
-        recorded_with = run.config.data.policy
-        if Path(recorded_with).suffix:
-            return _checkpoint_player(run, Path(recorded_with), runtime, name)
-        return recording.built_in_policy(run.config.data, store.action_spec)
-    path = {"bc": run.agent, "imagination": run.imagination}.get(name, Path(name))
-    player = _checkpoint_player(run, path, runtime, name)
-    player.require_spec(store.action_spec)
-    return player
-
-
-def _checkpoint_player(run: Run, path: Path, runtime: Runtime, name: str) -> AgentPolicy:
-    """An agent or imagination checkpoint as a policy, with the run's tokenizer."""
-    return load_player(path, run.tokenizer, runtime, temperature=run.config.eval.temperature, name=name)

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from ahriuwu_cli.core.artifact import Header, load_strictly, read_weights
+from ahriuwu_cli.core.errors import ArtifactError
 from ahriuwu_cli.core.specs import FrameSpec
 from ahriuwu_cli.tokenizer.protocol import Tokenizer
 from ahriuwu_cli.tokenizer.registry import config_class, module_class
@@ -20,8 +21,16 @@ def load_tokenizer(path: Path, device: torch.device) -> tuple[Tokenizer, Header]
         ArtifactError: it is damaged, of another kind, or does not fit its own config.
     """
     header, tensors = read_weights(path, "tokenizer")
-    model = header.config["model"]
-    config = config_class(model["type"]).model_validate(model)
-    tokenizer = module_class(config.type)(config, FrameSpec.model_validate(header.specs["frame"]))
+    try:
+        model = header.config["model"]
+        config = config_class(model["type"]).model_validate(model)
+        build = module_class(config.type)
+        frame = FrameSpec.model_validate(header.specs["frame"])
+    except (KeyError, ValueError) as error:
+        raise ArtifactError(
+            f"{path} describes no tokenizer that is known here: {' '.join(str(error).split())}",
+            hint="install the package that its type comes from, or train a tokenizer with this version",
+        ) from error
+    tokenizer = build(config, frame)
     load_strictly(tokenizer, tensors, path)
     return tokenizer.requires_grad_(False).eval().to(device), header

@@ -32,7 +32,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, channels, H, W), same out."""
-        return x + self.body(x)
+        y: Tensor = self.body(x)
+        return x + y
 
 
 class CnnTokenizer(Tokenizer):
@@ -64,13 +65,14 @@ class CnnTokenizer(Tokenizer):
         batch, length = pixels.shape[:2]
         x = pixels.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         grid = torch.tanh(self.encoder(x).float())  # (B*T, C, h, w)
-        return grid.flatten(2).transpose(1, 2).unflatten(0, (batch, length))
+        return grid.flatten(2).transpose(1, 2).reshape(batch, length, -1, self.config.dim_token)
 
     def decode(self, latents: Tensor) -> Tensor:
         """latents (B, T, N, C) -> pixels (B, T, 3, H, W)."""
         batch, length = latents.shape[:2]
-        grid = latents.flatten(0, 1).transpose(1, 2).unflatten(2, self.grid)  # (B*T, C, h, w)
-        return self.decoder(grid.contiguous(memory_format=torch.channels_last)).float().unflatten(0, (batch, length))
+        grid = latents.flatten(0, 1).transpose(1, 2).reshape(batch * length, -1, *self.grid)  # (B*T, C, h, w)
+        pixels: Tensor = self.decoder(grid.contiguous(memory_format=torch.channels_last)).float()  # (B*T, 3, H, W)
+        return pixels.reshape(batch, length, *pixels.shape[1:])
 
 
 def _encoder(widths: list[int], config: CnnModel) -> nn.Sequential:

@@ -17,7 +17,7 @@ def encode_episode(tokenizer: Tokenizer, frames: Tensor, runtime: Runtime, batch
     """Latents of one episode from its first frame on: frames (F, H, W, 3) uint8 -> (F, N, C) fp32 on the CPU."""
     stream = tokenizer.stream()
     parts = []
-    for chunk in frames.split(batch_size):
+    for chunk in torch.split(frames, batch_size):
         with runtime.autocast():
             latents = stream.encode(to_pixels(chunk.to(runtime.device))[None])
         parts.append(latents[0].float().cpu())
@@ -29,7 +29,7 @@ def decode_latents(tokenizer: Tokenizer, latents: Tensor, runtime: Runtime, batc
     """Frames (B, T, H, W, 3) uint8 on the CPU of latents (B, T, N, C); rows are decoded in small batches."""
     rows = max(1, batch_size // latents.shape[1])
     parts = []
-    for chunk in latents.split(rows):
+    for chunk in torch.split(latents, rows):
         with runtime.autocast():
             pixels = tokenizer.decode(chunk.to(runtime.device))
         parts.append(to_frames(pixels).cpu())

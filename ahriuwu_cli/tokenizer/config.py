@@ -13,13 +13,13 @@ from ahriuwu_cli.core.training.config import TrainSettings
 class TokenizerModel(Section):
     """Base of tokenizer model configs; `type` names the entry in the tokenizer registry."""
 
-    type: str
+    type: str = Field(description="name of the tokenizer")
 
 
 class CnnModel(TokenizerModel):
     """Strided convolutions to a token grid with a tanh bottleneck."""
 
-    type: Literal["cnn"] = "cnn"
+    type: Literal["cnn"] = Field(default="cnn", description="strided convolutions, each frame by itself")
     patch: int = Field(default=8, ge=2, le=64, description="pixels per token side; a power of two")
     dim_token: int = Field(default=16, ge=1, le=1024, description="channels per token (D_z)")
     base_channels: int = Field(default=32, ge=4, le=1024, description="channels at full resolution")
@@ -35,7 +35,7 @@ class CnnModel(TokenizerModel):
 class TransformerModel(TokenizerModel):
     """Block-causal transformer with masked autoencoding ([D4] Sec. 3.1)."""
 
-    type: Literal["transformer"] = "transformer"
+    type: Literal["transformer"] = Field(default="transformer", description="block-causal transformer")
     patch: int = Field(default=8, ge=2, le=64, description="pixels per patch side")
     dim: int = Field(default=128, ge=16, le=8192, description="model width")
     num_encoder_layers: int = Field(default=4, ge=1, le=128, description="encoder layers")
@@ -86,6 +86,6 @@ class TokenizerSection(Section):
 
         if isinstance(value, TokenizerModel):
             return value
-        if not isinstance(value, dict):
+        if not isinstance(value, dict) or not isinstance(value.get("type", "cnn"), str):
             raise ValueError("expected a table with a `type` key")
-        return config_class(value.get("type", "cnn")).model_validate(value)
+        return config_class(value.get("type", "cnn")).model_validate(value, strict=True)

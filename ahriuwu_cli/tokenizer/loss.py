@@ -21,18 +21,19 @@ def reconstruction_loss(
 
     Returns:
         The scalar loss and metrics; `psnr` is of the whole batch (dB), `spread` the standard deviation across
-        images of the reconstruction, which a collapsed tokenizer does not have, beside that of the truth.
+        images of the reconstruction, which a collapsed tokenizer does not have, beside that of the truth (left
+        out where there is one image only).
     """
     mse = (truth - guess.float()).square().mean()
     loss = rms.normalise("mse", mse)
-    flat = guess.detach().float().flatten(0, 1)
     metrics = {
         "mse": mse.detach(),
         # The pixel range is 2 wide: peak^2 = 4.
         "psnr": 10 * (4 / mse.detach().clamp_min(1e-10)).log10(),
-        "spread": flat.std(dim=0).mean(),
-        "spread_reference": truth.flatten(0, 1).std(dim=0).mean(),
     }
+    if truth.shape[0] * truth.shape[1] > 1:
+        metrics["spread"] = guess.detach().float().flatten(0, 1).std(dim=0).mean()
+        metrics["spread_reference"] = truth.flatten(0, 1).std(dim=0).mean()
     if lpips is not None:
         distance = perceptual_distance(lpips, truth, guess.float())
         loss = loss + lpips_weight * rms.normalise("lpips", distance)

@@ -16,6 +16,7 @@ CONFIGS = Registry(
         "cnn": "ahriuwu_cli.tokenizer.config:CnnModel",
         "transformer": "ahriuwu_cli.tokenizer.config:TransformerModel",
     },
+    what="tokenizer",
 )
 MODULES = Registry(
     "tokenizer",

@@ -37,10 +37,11 @@ class TransformerTokenizer(Tokenizer):
         self.grid = (frame.height // config.patch, frame.width // config.patch)
         num_patches, values = self.grid[0] * self.grid[1], 3 * config.patch**2
         dim_token = config.num_bottleneck * config.dim_bottleneck // config.num_tokens
+        bottleneck = f"{config.num_bottleneck}x{config.dim_bottleneck}"
         self.latent_spec = LatentSpec(
             num_tokens=config.num_tokens,
             dim_token=dim_token,
-            layout=f"bottleneck {config.num_bottleneck}x{config.dim_bottleneck} folded to {config.num_tokens}x{dim_token}",
+            layout=f"bottleneck {bottleneck} folded to {config.num_tokens}x{dim_token}",
             bound=1.0,
         )
         dim = config.dim
@@ -65,7 +66,7 @@ class TransformerTokenizer(Tokenizer):
 
     def encode(self, pixels: Tensor) -> Tensor:
         """pixels (B, T, 3, H, W) in [-1, 1] -> latents (B, T, N, C) in [-1, 1]."""
-        return self.encode_patches(self.embed_patch(self._patchify(pixels)), TimeScope(window=self.config.context_length))
+        return self.encode_patches(self.embed_patch(self._patchify(pixels)), self._window())
 
     def encode_cached(self, pixels: Tensor, cache: KVCache) -> Tensor:
         """The same for frames that follow those in the cache: one, or several into an empty cache."""
@@ -76,11 +77,11 @@ class TransformerTokenizer(Tokenizer):
     def decode(self, latents: Tensor) -> Tensor:
         """latents (B, T, N, C) -> pixels (B, T, 3, H, W)."""
         config = self.config
-        bottleneck = latents.flatten(-2).unflatten(-1, (config.num_bottleneck, config.dim_bottleneck))
+        bottleneck = latents.reshape(*latents.shape[:2], config.num_bottleneck, config.dim_bottleneck)  # (B, T, L, E)
         up = self.from_bottleneck(bottleneck)  # (B, T, L, D)
         queries = up.new_zeros(*up.shape[:2], self.layout.slices["latent"].start, up.shape[-1])
         x = torch.cat([queries, up], dim=2) + self.decoder_slot
-        y = self.decoder(x, self.decoder_mask, TimeScope(window=config.context_length))
+        y = self.decoder(x, self.decoder_mask, self._window())
         return self._unpatchify(self.read_patch(y[:, :, self.layout.slices["patch"]]).float())
 
     def reconstruct_for_training(self, pixels: Tensor, step: int) -> Tensor:
@@ -91,7 +92,7 @@ class TransformerTokenizer(Tokenizer):
         share = torch.rand(*patches.shape[:2], 1, 1, device=patches.device) * limit
         masked = torch.rand(*patches.shape[:3], 1, device=patches.device) < share
         patches = torch.where(masked, self.mask_embedding.to(patches.dtype), patches)
-        return self.decode(self.encode_patches(patches, TimeScope(window=self.config.context_length)))
+        return self.decode(self.encode_patches(patches, self._window()))
 
     def encode_patches(self, patches: Tensor, scope: TimeScope) -> Tensor:
         """Embedded patches (B, T, P, D) -> latents (B, T, N, C)."""
@@ -99,17 +100,22 @@ class TransformerTokenizer(Tokenizer):
         x = torch.cat([patches, latents], dim=2) + self.encoder_slot
         y = self.encoder(x, self.encoder_mask, scope)[:, :, self.layout.slices["latent"]]
         bottleneck = torch.tanh(self.to_bottleneck(y).float())  # (B, T, L, E)
-        return bottleneck.flatten(-2).unflatten(-1, (self.latent_spec.num_tokens, self.latent_spec.dim_token))
+        return bottleneck.reshape(*patches.shape[:2], self.latent_spec.num_tokens, self.latent_spec.dim_token)
+
+    def _window(self) -> TimeScope:
+        """What time layers see of frames that come all at once."""
+        return TimeScope(window=self.config.context_length)
 
     def _patchify(self, pixels: Tensor) -> Tensor:
         """pixels (B, T, 3, H, W) -> (B, T, P, Q)."""
         values = F.pixel_unshuffle(pixels.flatten(0, 1), self.config.patch)  # (B*T, Q, h, w)
-        return values.flatten(2).transpose(1, 2).unflatten(0, pixels.shape[:2])
+        return values.flatten(2).transpose(1, 2).reshape(*pixels.shape[:2], -1, values.shape[1])
 
     def _unpatchify(self, patches: Tensor) -> Tensor:
         """patches (B, T, P, Q) -> pixels (B, T, 3, H, W)."""
-        values = patches.flatten(0, 1).transpose(1, 2).unflatten(2, self.grid)  # (B*T, Q, h, w)
-        return F.pixel_shuffle(values, self.config.patch).unflatten(0, patches.shape[:2])
+        values = patches.flatten(0, 1).transpose(1, 2).reshape(-1, patches.shape[-1], *self.grid)  # (B*T, Q, h, w)
+        pixels = F.pixel_shuffle(values, self.config.patch)  # (B*T, 3, H, W)
+        return pixels.reshape(*patches.shape[:2], *pixels.shape[1:])
 
 
 class CausalStream(EncodeStream):
@@ -125,7 +131,7 @@ class CausalStream(EncodeStream):
         """The next frames, pixels (B, T, 3, H, W) -> latents (B, T, N, C)."""
         if self.cache.count == 0:
             return self.tokenizer.encode_cached(pixels, self.cache)
-        parts = [self.tokenizer.encode_cached(frame, self.cache) for frame in pixels.split(1, dim=1)]
+        parts = [self.tokenizer.encode_cached(frame, self.cache) for frame in torch.split(pixels, 1, dim=1)]
         return torch.cat(parts, dim=1)
 
     def forget(self, rows: Tensor) -> None:

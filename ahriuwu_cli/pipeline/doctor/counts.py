@@ -1,0 +1,93 @@
+"""Who is in what: frames per episode against the parent, and the split, the same all along the road."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ahriuwu_cli.core.artifact import Header, Kind
+from ahriuwu_cli.pipeline.doctor.findings import Area, counted, first_few
+
+SPLITS = ("train", "heldout")
+
+
+def frame_counts(header: Header) -> dict[str, int]:
+    """Frames by episode id, as an episodes, latents or packed header says."""
+    entries: Sequence[Mapping[str, Any]] = header.info["episodes"]
+    if header.kind == "episodes":
+        return {entry["id"]: entry["num_steps"] + 1 for entry in entries}
+    return {entry["id"]: entry["num_frames"] for entry in entries}
+
+
+def examine_counts(area: Area, header: Header, headers: Mapping[Kind, Header]) -> None:
+    """Pitfall 13: the latents hold every frame of every episode, the shards every latent."""
+    mine = frame_counts(header)
+    faults: list[str] = []
+    parents: list[Kind] = ["episodes", "latents"] if header.kind == "packed" else ["episodes"]
+    present = [parent for parent in parents if parent in headers]
+    for parent in present:
+        faults += count_faults(mine, frame_counts(headers[parent]), parent)
+    if present:
+        fine = f"{sum(mine.values()):,} frames of {counted(len(mine), 'episode')}, as in {' and '.join(present)}"
+        area.judge("counts", faults, fine)
+
+
+def count_faults(mine: Mapping[str, int], theirs: Mapping[str, int], parent: str) -> list[str]:
+    """Differences between two sets of frame counts, in words."""
+    faults = []
+    if lost := sorted(theirs.keys() - mine.keys()):
+        faults.append(f"lacks {counted(len(lost), 'episode')} of {parent} ({first_few(lost)})")
+    if strange := sorted(mine.keys() - theirs.keys()):
+        faults.append(f"has {counted(len(strange), 'episode')} that {parent} lacks ({first_few(strange)})")
+    return faults + [
+        f"episode {name} has {counted(mine[name], 'frame')}, {theirs[name]} in {parent}"
+        for name in sorted(mine.keys() & theirs.keys())
+        if mine[name] != theirs[name]
+    ]
+
+
+# ---------------------------------------------------------------- splits
+
+
+def split_ids(header: Header) -> dict[str, list[str]]:
+    """Episode ids by split, in order."""
+    entries: Sequence[Mapping[str, Any]] = header.info["episodes"]
+    return {split: [entry["id"] for entry in entries if entry["split"] == split] for split in SPLITS}
+
+
+def examine_split(area: Area, header: Header, headers: Mapping[Kind, Header]) -> None:
+    """Pitfall 7: whole episodes are held out, and the same ones at every stage."""
+    ids = split_ids(header)
+    faults = [f"no {split} episode" for split in SPLITS if not ids[split]]
+    if both := sorted(set(ids["train"]) & set(ids["heldout"])):
+        faults.append(f"both in train and heldout: {first_few(both)}")
+    if twice := sorted(id_ for split in SPLITS for id_, count in Counter(ids[split]).items() if count > 1):
+        faults.append(f"listed twice in one split: {first_few(twice)}")
+    if "episodes" in headers and header.kind != "episodes":
+        faults += _moved(ids["heldout"], split_ids(headers["episodes"])["heldout"])
+    hint = "divide the episodes anew with `ahriuwu data split`, then make what follows again"
+    fine = f"{len(ids['train'])} train, {len(ids['heldout'])} heldout"
+    area.judge("split", faults, fine, hint if header.kind == "episodes" else "")
+
+
+def examine_tokenizer_split(area: Area, header: Header, headers: Mapping[Kind, Header]) -> None:
+    """Pitfall 7: the tokenizer never saw what is held out now."""
+    if "episodes" not in headers or "heldout" not in header.info:
+        return
+    heldout = split_ids(headers["episodes"])["heldout"]
+    area.judge(
+        "split",
+        _moved(header.info["heldout"], heldout),
+        f"trained without the {counted(len(heldout), 'episode')} held out now",
+    )
+
+
+def _moved(mine: Sequence[str], episodes: Sequence[str]) -> list[str]:
+    """In words: held out there and not here, and the other way round."""
+    faults = []
+    if seen := sorted(set(episodes) - set(mine)):
+        faults.append(f"held out in episodes but not here: {first_few(seen)}")
+    if unseen := sorted(set(mine) - set(episodes)):
+        faults.append(f"held out here but not in episodes: {first_few(unseen)}")
+    return faults

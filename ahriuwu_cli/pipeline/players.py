@@ -1,0 +1,121 @@
+"""Who plays: the policies behind the names of `eval agent --agents` and behind a checkpoint's path."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ahriuwu_cli.agent.player import load_player
+from ahriuwu_cli.core.artifact import read_header
+from ahriuwu_cli.core.device import Runtime
+from ahriuwu_cli.core.errors import ArtifactError, InputError
+from ahriuwu_cli.core.specs import ActionSpec, FrameSpec
+from ahriuwu_cli.episodes.config import DataSection
+from ahriuwu_cli.episodes.policies import Policy, RandomPolicy
+from ahriuwu_cli.episodes.record import built_in_policy
+from ahriuwu_cli.episodes.store import EpisodeStore
+from ahriuwu_cli.pipeline.config import Run
+
+AGENTS = ("random", "dataset", "bc", "imagination")
+"""Names that `eval agent --agents` knows, baselines first."""
+
+CHECKPOINT_SUFFIX = ".safetensors"
+
+
+@dataclass(frozen=True)
+class Player:
+    """A policy, and the fingerprint of the checkpoint it comes from (None for one that is not learned)."""
+
+    policy: Policy
+    fingerprint: str | None = None
+
+
+def is_checkpoint(policy: str) -> bool:
+    """True when the name of a policy is the path of a checkpoint."""
+    return Path(policy).suffix == CHECKPOINT_SUFFIX
+
+
+def checkpoint_player(
+    run: Run, path: Path, runtime: Runtime, action: ActionSpec, frame: FrameSpec, name: str = ""
+) -> Player:
+    """An agent or imagination checkpoint, ready to play an environment of these actions and frames.
+
+    The tokenizer is that of the run the checkpoint lies in, or else that of `run`.
+
+    Raises:
+        InputError: the checkpoint or its tokenizer is missing.
+        ArtifactError: a file is damaged or of another kind, the tokenizer is another one, or the checkpoint
+            was made for other actions or frames.
+    """
+    header = read_header(path, ("agent", "imagination"))
+    size = FrameSpec.model_validate(header.specs["frame"])
+    if (size.height, size.width) != (frame.height, frame.width):
+        raise ArtifactError(
+            f"{path} was made for {size.height}x{size.width} frames; the environment gives "
+            f"{frame.height}x{frame.width}",
+            hint=f"set data.height={size.height} and data.width={size.width}",
+        )
+    player = load_player(
+        path, _tokenizer_of(run, path), runtime, temperature=run.config.eval.temperature, name=name or path.stem
+    )
+    player.require_spec(action)
+    return Player(player, header.fingerprint)
+
+
+def _tokenizer_of(run: Run, checkpoint: Path) -> Path:
+    beside = Run(run.config, checkpoint.resolve().parent.parent).tokenizer
+    return beside if beside.is_file() else run.tokenizer
+
+
+def named_players(run: Run, names: Sequence[str] | None, store: EpisodeStore, runtime: Runtime) -> dict[str, Player]:
+    """The players to compare, by a name of their own each; all that the run has unless `names` lists some.
+
+    Raises:
+        InputError: a name is not known, or a checkpoint is missing.
+        ArtifactError: see `checkpoint_player`.
+    """
+    wanted = list(dict.fromkeys(names or [name for name in AGENTS if _exists(run, name, store)]))
+    for name in wanted:
+        if name not in AGENTS and not is_checkpoint(name):
+            raise InputError(
+                f"agent {name!r} is not known; expected some of {', '.join(AGENTS)} or the path of a checkpoint",
+                hint=f"correct --agents; checkpoints end in {CHECKPOINT_SUFFIX}",
+            )
+    players: dict[str, Player] = {}
+    for name in wanted:
+        label = _free(name if name in AGENTS else Path(name).stem, {*players, *(set(AGENTS) & set(wanted))} - {name})
+        players[label] = _player(run, name, label, store, runtime)
+    return players
+
+
+def _free(stem: str, used: set[str]) -> str:
+    """`stem`, with a number where checkpoints of several runs have one file name."""
+    names = (stem if count == 1 else f"{stem}-{count}" for count in range(1, len(used) + 2))
+    return next(name for name in names if name not in used)
+
+
+def _player(run: Run, name: str, label: str, store: EpisodeStore, runtime: Runtime) -> Player:
+    if name == "random":
+        return Player(RandomPolicy(store.action_spec))
+    recorded = _recorded_with(run, store)
+    if name == "dataset" and not is_checkpoint(recorded.policy):
+        return Player(built_in_policy(recorded, store.action_spec))
+    files = {"dataset": Path(recorded.policy), "bc": run.agent, "imagination": run.imagination}
+    path = files.get(name, Path(name))
+    return checkpoint_player(run, path, runtime, store.action_spec, store.frame_spec, label)
+
+
+def _recorded_with(run: Run, store: EpisodeStore) -> DataSection:
+    """The `[data]` settings the store was begun with; those of the run when it does not say."""
+    settings = store.header.config.get("data")
+    return DataSection.model_validate(settings) if settings else run.config.data
+
+
+def _exists(run: Run, name: str, store: EpisodeStore) -> bool:
+    """True when the run has what it takes to let this agent play."""
+    recorded = _recorded_with(run, store).policy
+    files = {"bc": run.agent, "imagination": run.imagination}
+    if is_checkpoint(recorded):
+        files["dataset"] = Path(recorded)
+    return name not in files or files[name].is_file()

@@ -1,0 +1,51 @@
+"""Rotary embedding: a rotation, by an angle that depends on the position alone, so that products are relative."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ahriuwu_cli.nn.rotary import rotary_table, rotate
+
+DIM_HEAD = 8
+
+
+def rotated(x: torch.Tensor, position: int) -> torch.Tensor:
+    """x (E,) at one position."""
+    return rotate(x[None], rotary_table(torch.tensor([position]), DIM_HEAD))[0]
+
+
+@given(first=st.integers(0, 300), second=st.integers(0, 300), shift=st.integers(0, 1000), seed=st.integers(0, 99))
+def test_product_depends_on_the_distance_alone(first: int, second: int, shift: int, seed: int) -> None:
+    q, k = torch.randn(2, DIM_HEAD, generator=torch.Generator().manual_seed(seed))
+    here = rotated(q, first) @ rotated(k, second)
+    there = rotated(q, first + shift) @ rotated(k, second + shift)
+    torch.testing.assert_close(there, here, atol=5e-3, rtol=0)
+
+
+def test_product_depends_on_the_distance() -> None:
+    q, k = torch.randn(2, DIM_HEAD, generator=torch.Generator().manual_seed(0))
+    products = torch.stack([rotated(q, 0) @ rotated(k, distance) for distance in range(6)])
+    assert (products.diff().abs() > 1e-3).all()
+
+
+@given(position=st.integers(0, 10_000), seed=st.integers(0, 99))
+def test_norm_is_kept(position: int, seed: int) -> None:
+    x = torch.randn(DIM_HEAD, generator=torch.Generator().manual_seed(seed))
+    torch.testing.assert_close(rotated(x, position).norm(), x.norm(), rtol=1e-4, atol=1e-5)
+
+
+def test_by_hand() -> None:
+    # Width 2: one pair, turned by one radian per position.
+    table = rotary_table(torch.tensor([0, 1]), 2)
+    turned = rotate(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), table)
+    torch.testing.assert_close(turned, torch.tensor([[1.0, 0.0], [math.cos(1), math.sin(1)]]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_keeps_the_type(dtype: torch.dtype) -> None:
+    assert rotate(torch.ones(3, 4, dtype=dtype), rotary_table(torch.arange(3), 4)).dtype == dtype

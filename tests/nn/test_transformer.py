@@ -1,0 +1,65 @@
+"""The stack: which layers look over time, where gradients go, and half precision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from ahriuwu_cli.nn.attention import TimeScope
+from ahriuwu_cli.nn.transformer import SpaceTimeTransformer, SwiGLU
+
+Tokens = Callable[..., torch.Tensor]
+Stack = Callable[..., SpaceTimeTransformer]
+
+
+@pytest.mark.parametrize(("every", "layers"), [(1, [0, 1, 2, 3, 4]), (2, [1, 3]), (4, [3]), (6, [])])
+def test_every_nth_layer_is_over_time(every: int, layers: list[int]) -> None:
+    model = SpaceTimeTransformer(16, 5, 2, 1, time_every=every, soft_cap=None)
+    assert list(model.time_index) == layers
+    assert list(model.time_index.values()) == list(range(len(layers)))
+
+
+def test_every_tensor_learns(tokens: Tokens) -> None:
+    """Pitfall 3: the tensors that are trained are all there are, and each one has a gradient."""
+    model = SpaceTimeTransformer(16, 4, 4, 2, time_every=2, soft_cap=5.0)
+    model(tokens(2, 3, 3), None, TimeScope()).square().mul(torch.rand(16)).sum().backward()
+    still = [name for name, tensor in model.named_parameters() if tensor.grad is None or not tensor.grad.any()]
+    assert not still
+
+
+def test_what_writes_into_the_residual_stream_starts_smaller_in_deeper_stacks() -> None:
+    torch.manual_seed(0)
+    for depth in (2, 8):
+        model = SpaceTimeTransformer(64, depth, 4, 4, time_every=2, soft_cap=None)
+        for name, tensor in model.named_parameters():
+            if tensor.dim() == 2:
+                writes = "attention.out" in name or "feed.down" in name
+                expected = 0.02 * ((2 * depth) ** -0.5 if writes else 1)
+                assert tensor.std().item() == pytest.approx(expected, rel=0.1)
+
+
+def test_feed_forward_by_hand() -> None:
+    layer = SwiGLU(16)
+    assert layer.down.in_features == 64  # 8/3 * 16 = 42.7, up to a multiple of 32
+    x = torch.randn(3, 16)
+    gate, value = x @ layer.gate.weight.T, x @ layer.up.weight.T
+    torch.testing.assert_close(layer(x), (gate * torch.sigmoid(gate) * value) @ layer.down.weight.T)
+
+
+def test_half_precision_stays_close(stack: Stack, tokens: Tokens) -> None:
+    """bf16 products, fp32 residual stream and norms; the cache holds bf16."""
+    torch.manual_seed(0)
+    model, x = SpaceTimeTransformer(16, 4, 4, 2, time_every=2, soft_cap=None).requires_grad_(False), tokens(2, 6, 3)
+    exact = model(x, None, TimeScope(window=3))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        full = model(x, None, TimeScope(window=3))
+        cache, steps = model.new_cache(3), []
+        for step in torch.split(x, 1, dim=1):
+            steps.append(model(step, None, TimeScope(cache=cache)))
+            cache.advance(1)
+    assert full.dtype == torch.float32
+    assert cache._layers[0].keys.dtype == torch.bfloat16
+    torch.testing.assert_close(full, exact, atol=0.02, rtol=0)
+    torch.testing.assert_close(torch.cat(steps, dim=1), full, atol=0.02, rtol=0)
