@@ -160,13 +160,8 @@ class BricksEnv(gymnasium.Env[np.ndarray, Any]):
     # ------------------------------------------------------------ expert
 
     def _expert_action(self) -> int:
-        """Go where the ball will land if it turns at the wall's lower edge; deeper or sideways bounces surprise it."""
-        frames = -(-(PADDLE_Y + 1 - BALL - self._ball_y) // BALL_SPEED)
-        if self._speed_y < 0:  # up to the wall's lower edge, then down from there
-            up = max(0, self._ball_y - WALL_BOTTOM)
-            frames = -(-(up + PADDLE_Y + 1 - BALL - WALL_BOTTOM) // BALL_SPEED)
-        target = _fold(self._ball_x + self._speed_x * max(0, frames))
-        off = target + BALL // 2 - (self._paddle_x + PADDLE_WIDTH // 2)
+        """Keep the paddle's middle under the ball."""
+        off = self._ball_x + BALL // 2 - (self._paddle_x + PADDLE_WIDTH // 2)
         if abs(off) <= EXPERT_DEAD_ZONE:
             return NOOP
         return RIGHT if off > 0 else LEFT
@@ -205,13 +200,6 @@ def _reflect(x: int, speed: int) -> tuple[int, int]:
     if x > limit:
         return 2 * limit - x, -speed
     return x, speed
-
-
-def _fold(x: int) -> int:
-    """Column where a ball that would be at x without side walls is with them."""
-    limit = FIELD - BALL
-    x %= 2 * limit
-    return x if x <= limit else 2 * limit - x
 
 
 def _require(fine: bool, found: str, expected: str) -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import track
 from safetensors import SafetensorError, safe_open
 
-from ahriuwu_cli.core.artifact import hash_file, write_manifest, write_tensors
+from ahriuwu_cli.core.artifact import canonical, hash_file, write_manifest, write_tensors
 from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.errors import ArtifactError, DataError
 from ahriuwu_cli.core.report import Report
@@ -45,11 +45,8 @@ def build_latents(
     quiet = not console.is_terminal
     for record in track(store.episodes, "latents", transient=True, console=console, disable=quiet):
         path = out / f"{record.id}.safetensors"
-        made_from = {
-            "tokenizer": header.fingerprint,
-            "episode": record.sha256,
-            "dtype": settings.dtype,
-        }
+        source = {"tokenizer": header.fingerprint, "episode": record.sha256, "dtype": settings.dtype}
+        made_from = {"made_from": canonical(source)}  # one entry: several would be written in any order
         latents = _kept(path, made_from)
         if latents is None:
             frames = torch.from_numpy(store.read(record.id).frames)
@@ -90,7 +87,7 @@ def require_frames(found: FrameSpec, wanted: dict[str, object], tokenizer_path: 
 
 
 class _Moments:
-    """Running count, sum and sum of squares per channel, in double precision, and of whole frames."""
+    """Running count, sum and sum of squares per channel, in double precision."""
 
     def __init__(self, channels: int) -> None:
         self.count = 0

@@ -1,8 +1,9 @@
 """RMS normalisation without gain, computed in fp32 whatever precision its input has.
 
-A gain would be redundant: every norm stands before a linear layer, or before attention logits that have a scale
-of their own. The hand-written backward pass touches memory less often than automatic differentiation of the
-formula, which on a CPU is what a training step of a small model waits for.
+A gain would be redundant: norms stand before a linear layer, or before attention logits that have a scale of their
+own (those inside the heads' networks, before a SiLU, simply go without). The hand-written backward pass touches
+memory less often than automatic differentiation of the formula, which on a CPU is what a training step of a small
+model waits for.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class _RmsNorm(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor) -> Tensor:
         width = x.shape[-1]
         scale = (torch.linalg.vector_norm(x, dim=-1, keepdim=True).square() / width + EPSILON).rsqrt()
-        y = x * scale
+        y: Tensor = x * scale
         ctx.save_for_backward(y, scale)
         return y
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from ahriuwu_cli.core.artifact import MANIFEST_NAME, Kind, read_header
 from ahriuwu_cli.core.errors import InputError, TrainingInterrupted
 from ahriuwu_cli.core.report import Report
+from ahriuwu_cli.core.training.config import TrainSettings
+from ahriuwu_cli.core.training.files import RunFiles
 from ahriuwu_cli.pipeline import stages
 from ahriuwu_cli.pipeline.chain import is_current
 from ahriuwu_cli.pipeline.config import CONFIG_NAME, Run, load_run
@@ -51,14 +53,15 @@ def _left_to_do(run: Run) -> Iterator[Callable[[], Report]]:
     missing = run.config.data.episodes - _recorded(run.episodes)
     if missing > 0:
         yield partial(_record, run, missing)
-    yield from _training(run, run.tokenizer, "tokenizer", stages.train_tokenizer)
+    config = run.config
+    yield from _training(run, "tokenizer", config.tokenizer.train, stages.train_tokenizer)
     if not is_current(run, run.latents, "latents"):
         yield partial(stages.build_latents, run)
     if not is_current(run, run.packed, "packed"):
         yield partial(stages.pack_latents, run)
-    yield from _training(run, run.dynamics, "dynamics", stages.train_dynamics)
-    yield from _training(run, run.agent, "agent", stages.finetune_agent)
-    yield from _training(run, run.imagination, "imagination", stages.train_imagination)
+    yield from _training(run, "dynamics", config.dynamics.train, stages.train_dynamics)
+    yield from _training(run, "agent", config.agent.train, stages.finetune_agent)
+    yield from _training(run, "imagination", config.imagine.train, stages.train_imagination)
     if _said(run.evaluation / "rollout" / "rollout.json", "fingerprint") != _fingerprint(run.dynamics, "dynamics"):
         yield partial(stages.evaluate_rollout, run)
     played = {"bc": _fingerprint(run.agent, "agent"), "imagination": _fingerprint(run.imagination, "imagination")}
@@ -66,12 +69,14 @@ def _left_to_do(run: Run) -> Iterator[Callable[[], Report]]:
         yield partial(stages.evaluate_agent, run)
 
 
-def _training(run: Run, weights: Path, kind: Kind, stage: Callable[..., Report]) -> Iterator[Callable[[], Report]]:
-    """The training of one kind: nothing when it is finished, else to be resumed, started, or started anew."""
-    state = weights.with_name(f"{kind}.state.safetensors")
-    if is_current(run, weights, kind) and read_header(weights, kind).info["finished"]:
+def _training(
+    run: Run, kind: Kind, settings: TrainSettings, stage: Callable[..., Report]
+) -> Iterator[Callable[[], Report]]:
+    """The training of one kind: nothing when all its steps are done, else to be resumed, or started (anew)."""
+    weights: Path = getattr(run, kind)
+    if is_current(run, weights, kind) and read_header(weights, kind).info["steps"] >= settings.steps:
         return
-    resume = is_current(run, state, "state")
+    resume = is_current(run, RunFiles(weights.parent, kind).state, "state")
     yield partial(stage, run, resume=resume, overwrite=not resume)
 
 

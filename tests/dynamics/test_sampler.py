@@ -188,7 +188,9 @@ def test_a_cached_dream_is_the_full_forward_pass(build, toy_batch, variant, show
         read.append(moment.agent[:, None])
     torch.testing.assert_close(torch.stack(z, dim=1), expected, atol=2e-4, rtol=1e-3)
     torch.testing.assert_close(torch.cat(read, dim=1), agents, atol=2e-4, rtol=1e-3)
-    assert expected.std() > 0.1 and (expected[:, 1:] - expected[:, :-1]).abs().mean() > 0.1  # there is something to miss
+    assert (
+        expected.std() > 0.1 and (expected[:, 1:] - expected[:, :-1]).abs().mean() > 0.1
+    )  # there is something to miss
 
 
 def test_the_agent_token_leaves_the_dream_as_it_is(build, toy_batch):

@@ -73,7 +73,11 @@ def test_neighbours_do_not_know_of_each_other(drawn):
 
 
 @given(
-    batch=st.integers(1, 9), length=st.integers(1, 5), finest=st.integers(1, 6), fraction=st.floats(0, 1), seed=st.integers(0, 99)
+    batch=st.integers(1, 9),
+    length=st.integers(1, 5),
+    finest=st.integers(1, 6),
+    fraction=st.floats(0, 1),
+    seed=st.integers(0, 99),
 )
 def test_levels_are_always_on_the_grid(batch, length, finest, fraction, seed):
     torch.manual_seed(seed)

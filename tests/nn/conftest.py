@@ -22,6 +22,11 @@ def loud(module: nn.Module, seed: int = 0) -> nn.Module:
     return module.requires_grad_(False).eval()
 
 
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def stack() -> Callable[..., SpaceTimeTransformer]:
     """Four layers, every second one over time; 4 query heads share 2 key heads."""

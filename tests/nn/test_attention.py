@@ -13,6 +13,7 @@ from ahriuwu_cli.nn import attention as module
 from ahriuwu_cli.nn.attention import Attention, TimeScope, time_mask
 from ahriuwu_cli.nn.cache import KVCache
 from ahriuwu_cli.nn.layout import TokenLayout
+from ahriuwu_cli.nn.rotary import rotary_table, rotate
 from ahriuwu_cli.nn.transformer import SpaceTimeTransformer
 
 Tokens = Callable[..., torch.Tensor]
@@ -23,7 +24,8 @@ HEADS = {"all heads": (4, 4), "grouped": (4, 2), "one key head": (4, 1)}
 
 def reference(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, cap: float | None):
     """q (N, H, Lq, E), k and v (N, G, Lk, E): head by head, query by query, key by key, in double precision."""
-    out = torch.zeros_like(q, dtype=torch.float64)
+    q, k, v = (part.detach().double() for part in (q, k, v))
+    out = torch.zeros_like(q)
     share = q.shape[1] // k.shape[1]
     visible = torch.ones(q.shape[0], q.shape[1], q.shape[2], k.shape[2], dtype=torch.bool)
     if mask is not None:
@@ -31,12 +33,12 @@ def reference(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Ten
     for n in range(q.shape[0]):
         for h in range(q.shape[1]):
             for i in range(q.shape[2]):
-                logits = [float(q[n, h, i].double() @ key.double()) / math.sqrt(q.shape[3]) for key in k[n, h // share]]
+                logits = [float(q[n, h, i] @ key) / math.sqrt(q.shape[3]) for key in k[n, h // share]]
                 if cap is not None:
                     logits = [cap * math.tanh(value / cap) for value in logits]
                 weights = [math.exp(x) if visible[n, h, i, j] else 0.0 for j, x in enumerate(logits)]
                 for j, weight in enumerate(weights):
-                    out[n, h, i] += weight / sum(weights) * v[n, h // share, j].double()
+                    out[n, h, i] += weight / sum(weights) * v[n, h // share, j]
     return out.float()
 
 
@@ -92,6 +94,23 @@ def test_both_paths_agree_on_whole_layers(
         monkeypatch.setattr(module, "MANUAL_LENGTH", limit)
         results.append((layer.over_space(x, mask), layer.over_time(x, scope, 0)))
     torch.testing.assert_close(results[0], results[1])
+
+
+@pytest.mark.parametrize("over", ["space", "time"])
+def test_whole_layer_is_that_of_the_reference(tokens: Tokens, over: str) -> None:
+    layer, x = Attention(16, 4, 2, soft_cap=3.0), tokens(2, 3, 5)
+    layer.logit_gain.data.fill_(1.7)
+    found = layer.over_space(x, None) if over == "space" else layer.over_time(x, TimeScope(), 0)
+    line = x if over == "space" else x.transpose(1, 2)  # (B, other, L, D), attention runs over L
+    length = line.shape[2]
+    heads = (line @ layer.qkv.weight.T).unflatten(-1, (8, 4)).flatten(0, 1).transpose(1, 2)  # (N, H+2G, L, E)
+    q, k, v = heads.split([4, 2, 2], dim=1)
+    table = rotary_table(torch.arange(length), 4)
+    q, k = (rotate(part / part.square().mean(dim=-1, keepdim=True).sqrt(), table) for part in (q, k))
+    mask = torch.ones(length, length, dtype=torch.bool)
+    y = reference(1.7 * q, k, v, mask.tril() if over == "time" else mask, 3.0)  # (N, H, L, E)
+    y = (y.transpose(1, 2).flatten(2) @ layer.out.weight.T).unflatten(0, line.shape[:2])
+    torch.testing.assert_close(found, y if over == "space" else y.transpose(1, 2), atol=1e-5, rtol=1e-4)
 
 
 def test_queries_and_keys_are_normalised(tokens: Tokens) -> None:

@@ -28,7 +28,8 @@ def test_gradient_of_the_norm() -> None:
             leaf = x.clone().requires_grad_()
             (norm(leaf) * weight).sum().backward()
             gradients.append(leaf.grad)
-        torch.testing.assert_close(gradients[0], gradients[1])
+        by_hand, automatic = gradients
+        assert (by_hand - automatic).abs().max() < 1e-4 * automatic.abs().max()
 
 
 def test_norm_computes_in_fp32() -> None:
@@ -50,7 +51,6 @@ def test_norm_of_zeros_is_zero() -> None:
 
 @pytest.mark.parametrize("num_hidden", [0, 1, 3])
 def test_mlp_shapes_and_gradients_in_half_precision(num_hidden: int) -> None:
-    torch.manual_seed(0)
     net, x = Mlp(8, 32, num_hidden, 5), torch.randn(2, 3, 8)
     exact = net(x)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -63,6 +63,5 @@ def test_mlp_shapes_and_gradients_in_half_precision(num_hidden: int) -> None:
 
 
 def test_mlp_starts_near_zero() -> None:
-    torch.manual_seed(0)
     y = Mlp(16, 64, 2, 10)(torch.randn(100, 16))
     assert 0 < y.abs().max() < 0.5

@@ -30,7 +30,6 @@ def test_every_tensor_learns(tokens: Tokens) -> None:
 
 
 def test_what_writes_into_the_residual_stream_starts_smaller_in_deeper_stacks() -> None:
-    torch.manual_seed(0)
     for depth in (2, 8):
         model = SpaceTimeTransformer(64, depth, 4, 4, time_every=2, soft_cap=None)
         for name, tensor in model.named_parameters():
@@ -50,7 +49,6 @@ def test_feed_forward_by_hand() -> None:
 
 def test_half_precision_stays_close(stack: Stack, tokens: Tokens) -> None:
     """bf16 products, fp32 residual stream and norms; the cache holds bf16."""
-    torch.manual_seed(0)
     model, x = SpaceTimeTransformer(16, 4, 4, 2, time_every=2, soft_cap=None).requires_grad_(False), tokens(2, 6, 3)
     exact = model(x, None, TimeScope(window=3))
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -162,7 +162,7 @@ def examine_state(area: Area, files: RunFiles, header: Header | None) -> None:
         state = read_header(files.state, "state")
         faults = []
         if state.info["of"] != files.kind:
-            faults.append(f"it is of a {state.info['of']} training")
+            faults.append(f"it belongs to {state.info['of']} training")
         elif header is not None:
             faults += [
                 f"its {name} are not those of the weights"

@@ -1,0 +1,125 @@
+"""`eval agent`: the same seeded episodes for every agent, none of them recorded before."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from ahriuwu_cli.episodes.config import DataSection
+from ahriuwu_cli.episodes.policies import NoisyExpertPolicy, RandomPolicy
+from ahriuwu_cli.episodes.record import episode_seeds, make_env
+from ahriuwu_cli.evaluation import agents
+from ahriuwu_cli.evaluation.agents import evaluate_agents, evaluation_seeds
+from ahriuwu_cli.evaluation.config import EvalSection
+
+DATA = DataSection(max_episode_steps=80)
+
+
+@pytest.fixture(scope="module")
+def action_spec():
+    env = make_env(DATA)
+    yield env.action_spec
+    env.close()
+
+
+# ---------------------------------------------------------------- seeds
+
+
+@given(seed=st.integers(0, 2**31 - 1), count=st.integers(1, 40), hit=st.sets(st.integers(0, 39)))
+def test_seeds_are_distinct_and_not_taken(seed: int, count: int, hit: set[int]) -> None:
+    """Pitfall 7: an episode that was recorded is not played again to judge an agent."""
+    free = evaluation_seeds(seed, 40, set())
+    taken = {free[index] for index in hit} | set(range(5))
+    before = set(taken)
+    seeds = evaluation_seeds(seed, count, taken)
+    assert taken == before
+    assert len(set(seeds)) == len(seeds) == count
+    assert not set(seeds) & taken
+    assert seeds == evaluation_seeds(seed, count, taken)
+    wanted = [candidate for candidate in free if candidate not in taken][:count]
+    assert seeds[: len(wanted)] == wanted
+
+
+def test_one_seed_gives_recording_and_evaluation_different_episodes() -> None:
+    for seed in range(5):
+        assert not set(evaluation_seeds(seed, 100, set())) & set(episode_seeds(seed, 1000, set()))
+
+
+# ---------------------------------------------------------------- comparison
+
+
+@pytest.fixture(scope="module")
+def compared(action_spec, tmp_path_factory):
+    """The random agent and the expert with some noise on 24 episodes: report and folder."""
+    out = tmp_path_factory.mktemp("agents")
+    players = {"random": RandomPolicy(action_spec), "expert": NoisyExpertPolicy(action_spec, 0.3)}
+    settings = EvalSection(episodes=24)
+    report = evaluate_agents(players, DATA, out, settings, seed=3, taken={1}, fingerprints={"expert": "ab"})
+    return report, out
+
+
+def test_the_expert_is_better_and_it_shows(compared) -> None:
+    """Pitfall 35: paired seeds and a significance test decide, on agents whose order is known."""
+    facts = compared[0].data
+    random, expert = facts["agents"]["random"], facts["agents"]["expert"]
+    assert expert["mean"] > random["mean"] + 1
+    assert expert["low"] > random["high"]
+    [comparison] = facts["comparisons"]
+    assert (comparison["agent"], comparison["baseline"], comparison["n"]) == ("expert", "random", 24)
+    assert comparison["difference"] == pytest.approx(np.mean(np.subtract(expert["returns"], random["returns"])))
+    assert 0 < comparison["low"] < comparison["difference"] < comparison["high"]
+    assert comparison["p_value"] < 0.001
+
+
+def test_files(compared) -> None:
+    report, out = compared
+    assert json.loads((out / "agents.json").read_text()) == report.data
+    assert {path.name for path in out.iterdir()} == {"agents.json", "returns.png", "random.gif", "expert.gif"}
+    facts = report.data
+    assert facts["fingerprints"] == {"expert": "ab"}
+    assert facts["environment"] == {
+        "env": "ahriuwu/Bricks-v0", "options": {}, "seeds": evaluation_seeds(3, 24, {1}),
+    }  # fmt: skip
+    for name, agent in facts["agents"].items():
+        assert len(agent["returns"]) == len(agent["lengths"]) == 24
+        shown = Image.open(out / f"{name}.gif").n_frames - 1
+        ranked = sorted(agent["returns"])
+        steps = {n for n, value in zip(agent["lengths"], agent["returns"], strict=True) if value == ranked[12]}
+        assert shown in steps  # an episode of the median return, from the first frame to the last
+    assert [row[0] for row in report.rows] == ["random", "expert"]
+    assert str(out / "returns.png") in report.notes[-1]
+
+
+def test_equal_agents_play_equal_episodes(action_spec, tmp_path) -> None:
+    """The pairs are pairs: what an agent does in an episode does not depend on who else plays, or when."""
+    players = {name: NoisyExpertPolicy(action_spec, 0.5) for name in ("one", "two")}
+    told: list[str] = []
+    report = evaluate_agents(
+        players, DATA, tmp_path, EvalSection(episodes=5), seed=0, taken=set(), on_agent=told.append
+    )
+    one, two = report.data["agents"].values()
+    assert one == two
+    assert len(set(one["returns"])) > 1
+    assert report.data["comparisons"][0]["p_value"] == 1
+    assert told == ["one", "two"]
+
+
+def test_one_episode_has_no_interval(action_spec, tmp_path) -> None:
+    players = {"random": RandomPolicy(action_spec)}
+    report = evaluate_agents(players, DATA, tmp_path, EvalSection(episodes=1), seed=0, taken=set())
+    assert report.data["agents"]["random"]["low"] is None
+    assert (tmp_path / "returns.png").exists()
+
+
+def test_long_episodes_are_kept_in_part(action_spec, tmp_path, monkeypatch) -> None:
+    """The GIF ends early, return and length do not."""
+    monkeypatch.setattr(agents, "CLIP_STEPS", 5)
+    players = {"expert": NoisyExpertPolicy(action_spec, 0.0)}
+    report = evaluate_agents(players, DATA, tmp_path, EvalSection(episodes=3), seed=0, taken=set())
+    assert report.data["agents"]["expert"]["lengths"] == [80, 80, 80]
+    assert Image.open(tmp_path / "expert.gif").n_frames == 6

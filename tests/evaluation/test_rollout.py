@@ -1,0 +1,210 @@
+"""`eval rollout`: dreams under given actions, exchanged actions, and what is compared with what."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from ahriuwu_cli.core.artifact import write_weights
+from ahriuwu_cli.core.specs import LatentSpec
+from ahriuwu_cli.dynamics.config import DynamicsModelConfig, SamplerConfig
+from ahriuwu_cli.dynamics.model import Prediction
+from ahriuwu_cli.dynamics.train import DynamicsStage
+from ahriuwu_cli.episodes.store import EpisodeStore
+from ahriuwu_cli.evaluation import rollout
+from ahriuwu_cli.evaluation.metrics import horizon_table
+from ahriuwu_cli.evaluation.rollout import DreamSource, dream_along, evaluate_rollout, shuffled_actions
+from ahriuwu_cli.latents.windows import LatentBatch
+from ahriuwu_cli.nn.cache import KVCache
+
+ORDER = ["reconstruction", "dream", "shuffled actions", "persistence"]
+CONTEXT, HORIZON = 4, 4  # as the fixtures set them
+
+
+# ---------------------------------------------------------------- exchanged actions
+
+
+@given(count=st.integers(2, 30), context=st.integers(1, 5), horizon=st.integers(1, 5), seed=st.integers(0, 2**31 - 1))
+def test_every_window_gets_the_actions_of_another(count: int, context: int, horizon: int, seed: int) -> None:
+    windows = torch.arange(count, dtype=torch.float32)
+    action = windows[:, None, None].expand(count, context + horizon, 2)  # (M, T, A): who it belongs to
+    shuffled = shuffled_actions(action, context, seed)
+    assert shuffled.shape == action.shape
+    assert torch.equal(shuffled[:, :context], action[:, :context])
+    donor = shuffled[:, context, 0]
+    assert (donor != windows).all()
+    assert torch.equal(donor.sort().values, windows)  # each gives its actions to one other
+    assert (shuffled[:, context:] == donor[:, None, None]).all()
+    assert torch.equal(shuffled, shuffled_actions(action, context, seed))
+
+
+# ---------------------------------------------------------------- worlds that know the answer
+
+
+class KnownWorld(nn.Module):
+    """A world whose prediction is known: the truth of a step, or the action that led to it."""
+
+    def __init__(self, truth: Tensor | None) -> None:
+        super().__init__()
+        self.config = DynamicsModelConfig(dim=16, num_heads=1, num_kv_heads=1, k_max=64)
+        self.latent = LatentSpec(num_tokens=3, dim_token=2, layout="line")
+        self.truth = truth  # (M, T, N, C), None: every latent of frame t is the action of block t
+
+    def new_cache(self, context_length: int) -> KVCache:
+        return KVCache(0, context_length)
+
+    def normalise(self, latents: Tensor) -> Tensor:
+        return latents * 2 + 1
+
+    def denormalise(self, z: Tensor) -> Tensor:
+        return (z - 1) / 2
+
+    def forward(self, z_tilde: Tensor, tau: Tensor, d: Tensor, action: Tensor, valid: Tensor, **more) -> Prediction:
+        if self.truth is None:
+            return Prediction(self.normalise(action[..., None].expand_as(z_tilde)), None)
+        now = more["cache"].count
+        return Prediction(self.normalise(self.truth[:, now : now + tau.shape[1]]), None)
+
+
+def windows_of(latents: Tensor, action: Tensor) -> LatentBatch:
+    flags = torch.ones(latents.shape[:2], dtype=torch.bool)
+    return LatentBatch(latents, action, flags, flags.float(), flags, ~flags, flags, torch.zeros(len(latents)).long())
+
+
+def source(world: KnownWorld, steps: int) -> DreamSource:
+    return DreamSource(world, SamplerConfig(steps=steps, context_length=CONTEXT), header=None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("steps", [1, 4, 16, 64])
+def test_an_oracle_dreams_the_truth(cpu_runtime, steps) -> None:
+    """Pitfall 4: an oracle's frames come out exactly, however many steps the sampler takes."""
+    truth = torch.randn(5, CONTEXT + HORIZON, 3, 2)
+    batch = windows_of(truth, torch.zeros(5, CONTEXT + HORIZON, 1))
+    dreamed = dream_along(source(KnownWorld(truth), steps), batch, batch.action, CONTEXT, cpu_runtime, seed=0)
+    torch.testing.assert_close(dreamed, truth[:, CONTEXT:], rtol=0, atol=1e-6)
+
+
+def test_each_frame_is_dreamed_under_the_action_that_led_to_it(cpu_runtime) -> None:
+    action = torch.randn(5, CONTEXT + HORIZON, 1)
+    batch = windows_of(torch.zeros(5, CONTEXT + HORIZON, 3, 2), torch.zeros_like(action))
+    dreamed = dream_along(source(KnownWorld(None), 4), batch, action, CONTEXT, cpu_runtime, seed=0)
+    expected = action[:, CONTEXT:, :, None].expand(-1, -1, 3, 2)
+    torch.testing.assert_close(dreamed, expected, rtol=0, atol=1e-6)
+
+
+def test_noise_depends_on_the_seed_alone(packed_run, cpu_runtime, awake) -> None:
+    """True and exchanged actions are dreamed from equal noise, so that only the actions differ."""
+    stage = DynamicsStage(packed_run.config.dynamics, packed_run.packed, cpu_runtime, 0)
+    world = DreamSource(awake(stage.module), packed_run.config.dynamics.sampler, header=None)  # type: ignore[arg-type]
+    windows = rollout.LatentWindows(packed_run.packed, "heldout")
+    batch = windows.read(windows.draw_places(np.random.default_rng(0), 3, 8), 8)
+
+    def dream(action: Tensor, seed: int) -> Tensor:
+        return dream_along(world, batch, action, CONTEXT, cpu_runtime, seed)
+
+    once = dream(batch.action, 1)
+    assert once.shape == (3, HORIZON, *batch.latents.shape[2:])
+    assert torch.equal(once, dream(batch.action, 1))
+    assert not torch.equal(once, dream(batch.action, 2))
+    late = batch.action.clone()
+    late[:, -1] = (late[:, -1] + 1) % 3
+    changed = dream(late, 1)
+    assert torch.equal(once[:, :-1], changed[:, :-1])
+    assert not torch.equal(once[:, -1], changed[:, -1])
+
+
+# ---------------------------------------------------------------- what is compared
+
+
+@pytest.fixture(scope="module")
+def untrained(packed_run, cpu_runtime, tmp_path_factory) -> Path:
+    """Dynamics as they are before training, as an artifact."""
+    stage = DynamicsStage(packed_run.config.dynamics, packed_run.packed, cpu_runtime, 0)
+    path = tmp_path_factory.mktemp("untrained") / "dynamics.safetensors"
+    fields = stage.describe()
+    write_weights(
+        path, "dynamics", stage.module.state_dict(), config=fields.config, specs=fields.specs, parents=fields.parents
+    )
+    return path
+
+
+@pytest.fixture
+def judge(packed_run, untrained, cpu_runtime, tmp_path, monkeypatch):
+    """Run `eval rollout`; gives back the report, the true frames and the guesses that were scored."""
+
+    def call(seed: int = 0):
+        scored = {}
+
+        def table(truth, guesses):
+            scored.update(truth=truth, guesses=guesses)
+            return horizon_table(truth, guesses)
+
+        monkeypatch.setattr(rollout, "horizon_table", table)
+        run = packed_run
+        report = evaluate_rollout(
+            untrained, run.tokenizer, run.packed, run.episodes, tmp_path, run.config.eval, cpu_runtime, seed=seed
+        )
+        return report, scored["truth"], scored["guesses"]
+
+    return call
+
+
+def test_every_reference_stands_beside_the_dream(judge, tmp_path) -> None:
+    """Pitfall 10: persistence and the tokenizer's ceiling are in table, JSON and pictures of every rollout."""
+    report, truth, guesses = judge()
+    assert list(guesses) == list(report.data["curves"]) == [row[0] for row in report.rows] == ORDER
+    assert {frames.shape for frames in guesses.values()} == {truth.shape} == {(3, HORIZON, 32, 32, 3)}
+    assert json.loads((tmp_path / "rollout.json").read_text()) == report.data
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "rollout.json", "rollout.gif", "rollout.mp4", "rollout.png", "sheet.png",
+    }  # fmt: skip
+    for name, curve in horizon_table(truth, guesses).items():
+        assert report.data["curves"][name]["psnr"] == pytest.approx(curve.psnr.tolist())
+        assert report.data["curves"][name]["ssim"] == pytest.approx(curve.ssim.tolist())
+    means = {name: curve["psnr_mean"] for name, curve in report.data["curves"].items()}
+    assert report.data["dream_above_persistence_db"] == pytest.approx(means["dream"] - means["persistence"])
+    assert report.data["dream_above_shuffled_db"] == pytest.approx(means["dream"] - means["shuffled actions"])
+
+
+def test_persistence_is_the_last_true_frame(judge, packed_run) -> None:
+    """Pitfall 7: and all of it comes from held-out episodes."""
+    _, truth, guesses = judge()
+    store = EpisodeStore.open(packed_run.episodes)
+    heldout = [store.read(id_).frames for id_ in store.ids("heldout")]
+    assert (guesses["persistence"] == guesses["persistence"][:, :1]).all()
+    for true, still in zip(truth, guesses["persistence"][:, 0], strict=True):
+        assert any(
+            np.array_equal(frames[start : start + HORIZON], true) and np.array_equal(frames[start - 1], still)
+            for frames in heldout
+            for start in range(CONTEXT, len(frames) - HORIZON + 1)
+        )
+
+
+def test_an_oracle_reaches_the_ceiling_and_noise_does_not(judge, monkeypatch) -> None:
+    """Pitfall 10: the metric itself, on latents that are right and on latents that mean nothing."""
+    monkeypatch.setattr(rollout, "dream_along", lambda source, batch, *_: batch.latents[:, CONTEXT:])
+    curves = judge()[0].data["curves"]
+    assert curves["dream"] == curves["reconstruction"]
+    noise = torch.Generator().manual_seed(0)
+    monkeypatch.setattr(
+        rollout,
+        "dream_along",
+        lambda source, batch, *_: 5 * torch.randn(batch.latents[:, CONTEXT:].shape, generator=noise),
+    )
+    data = judge()[0].data
+    assert data["curves"]["dream"] != data["curves"]["reconstruction"]
+    assert data["dream_above_persistence_db"] < -5
+
+
+def test_the_seed_chooses_the_contexts(judge) -> None:
+    first, again, other = judge(0), judge(0), judge(1)
+    assert np.array_equal(first[1], again[1])
+    assert first[0].data == again[0].data
+    assert not np.array_equal(first[1], other[1])
