@@ -136,3 +136,20 @@ def run_dir(road: Road, tmp_path: Path) -> Path:
     config = folder / "run.toml"
     config.write_text(render_config(load_run(config, MINUSCULE).config), encoding="utf-8")
     return folder
+
+
+@pytest.fixture
+def refused(ahriuwu, tree, tmp_path) -> Callable[..., tuple[str, str]]:
+    """Run a command line that must be refused; gives back the text of `error:` and of `hint:`."""
+
+    def call(code: int, *arguments: str | Path) -> tuple[str, str]:
+        before = tree(tmp_path)
+        outcome = ahriuwu(*arguments)
+        assert "Traceback" not in outcome.err, outcome.err
+        assert (outcome.code, outcome.out) == (code, ""), outcome.err
+        lines = outcome.err.splitlines()
+        assert [line.partition(": ")[0] for line in lines] == ["error", "hint"], outcome.err
+        assert tree(tmp_path) == before
+        return lines[0].removeprefix("error: "), lines[1].removeprefix("hint: ")
+
+    return call
