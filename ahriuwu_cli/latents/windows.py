@@ -102,7 +102,7 @@ class LatentWindows:
     def draw(
         self, rng: np.random.Generator, count: int, length: int, *, lookahead: int = 0, rewarding: bool = False
     ) -> LatentBatch:
-        """Random windows. Every frame, also the last of an episode, is nearly equally likely to be inside one.
+        """Random windows. Frames are equally likely to be inside one, give or take half near an episode's ends.
 
         Args:
             rng: the source of randomness, and all of it.
