@@ -127,14 +127,19 @@ def save(number):
 save(0)
 saved = set()
 for kill in range(kills):
+    done, tell = os.pipe()
     child = os.fork()
     if child == 0:
         number = 1000 * kill
         while True:
             save(number := number + 1)
-    time.sleep(random.uniform(0.02, 0.06))
+            os.write(tell, b".")
+    os.read(done, 1)  # its first save is whole, however slow the machine is
+    time.sleep(random.uniform(0, 0.03))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
+    os.close(done)
+    os.close(tell)
     header, tensors = read_weights(path, "dynamics")
     assert all(bool((tensor == header.info["number"]).all()) for tensor in tensors.values())
     saved.add(header.info["number"])
@@ -149,7 +154,7 @@ def test_kill_during_save_leaves_a_file_that_loads(tmp_path):
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     saved, cut_short = map(int, out.split())
-    assert saved > 3  # the children did save
+    assert saved == 15  # every child did save
     assert cut_short > 0  # and some were killed in the middle of it
 
 
