@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ahriuwu_cli.core.artifact import write_json
+from ahriuwu_cli.core.files import write_json
 from ahriuwu_cli.core.report import Report
 from ahriuwu_cli.episodes.config import DataSection
 from ahriuwu_cli.episodes.policies import Policy

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from ahriuwu_cli.core.artifact import write_atomically
+from ahriuwu_cli.core.files import write_atomically
 from ahriuwu_cli.evaluation.palette import index_colours
 
 Frames = NDArray[np.uint8]

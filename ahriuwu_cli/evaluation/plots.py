@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ahriuwu_cli.core.artifact import write_atomically
+from ahriuwu_cli.core.files import write_atomically
 from ahriuwu_cli.evaluation.metrics import HorizonCurve
 from ahriuwu_cli.evaluation.statistics import Interval
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from ahriuwu_cli.agent import train as agent_training
-from ahriuwu_cli.core.artifact import read_header
+from ahriuwu_cli.core.artifact import Kind, read_header
 from ahriuwu_cli.core.device import Runtime, apply_threads, resolve_runtime
 from ahriuwu_cli.core.report import Report
 from ahriuwu_cli.core.training.loop import TrainResult
@@ -83,17 +85,8 @@ def split(run: Run) -> Report:
 
 def train_tokenizer(run: Run, *, resume: bool = False, overwrite: bool = False) -> Report:
     """Train the tokenizer on the run's episodes."""
-    runtime = _runtime(run)
-    result = tokenizer_training.train_tokenizer(
-        run.config.tokenizer,
-        run.episodes,
-        run.tokenizer.parent,
-        runtime,
-        seed=run.config.run.seed,
-        resume=resume,
-        overwrite=overwrite,
-    )
-    return _trained(run.tokenizer, result)
+    train = partial(tokenizer_training.train_tokenizer, run.config.tokenizer, run.episodes)
+    return _train(run, train, run.tokenizer, resume=resume, overwrite=overwrite)
 
 
 def build_latents(run: Run) -> Report:
@@ -111,52 +104,30 @@ def pack_latents(run: Run) -> Report:
 
 def train_dynamics(run: Run, *, resume: bool = False, overwrite: bool = False) -> Report:
     """Train the dynamics on the run's packed latents."""
-    runtime = _runtime(run)
-    require_chain(run, run.packed, "packed")
-    result = dynamics_training.train_dynamics(
-        run.config.dynamics,
-        run.packed,
-        run.dynamics.parent,
-        runtime,
-        seed=run.config.run.seed,
-        resume=resume,
-        overwrite=overwrite,
-    )
-    return _trained(run.dynamics, result)
+    train = partial(dynamics_training.train_dynamics, run.config.dynamics, run.packed)
+    return _train(run, train, run.dynamics, "packed", resume=resume, overwrite=overwrite)
 
 
 def finetune_agent(run: Run, *, resume: bool = False, overwrite: bool = False) -> Report:
     """Finetune the agent on the run's dynamics."""
-    runtime = _runtime(run)
-    require_chain(run, run.dynamics, "dynamics")
-    result = agent_training.finetune_agent(
-        run.config.agent,
-        run.dynamics,
-        run.packed,
-        run.agent.parent,
-        runtime,
-        seed=run.config.run.seed,
-        resume=resume,
-        overwrite=overwrite,
-    )
-    return _trained(run.agent, result)
+    train = partial(agent_training.finetune_agent, run.config.agent, run.dynamics, run.packed)
+    return _train(run, train, run.agent, "dynamics", resume=resume, overwrite=overwrite)
 
 
 def train_imagination(run: Run, *, resume: bool = False, overwrite: bool = False) -> Report:
     """Train the run's agent in its dream."""
+    train = partial(imagination_training.train_imagination, run.config.imagine, run.agent, run.packed)
+    return _train(run, train, run.imagination, "agent", resume=resume, overwrite=overwrite)
+
+
+def _train(
+    run: Run, train: Callable[..., TrainResult], weights: Path, parent: Kind | None = None, **options: bool
+) -> Report:
+    """Check the device, then that `parent` belongs to the run as it is, then train into the folder of `weights`."""
     runtime = _runtime(run)
-    require_chain(run, run.agent, "agent")
-    result = imagination_training.train_imagination(
-        run.config.imagine,
-        run.agent,
-        run.packed,
-        run.imagination.parent,
-        runtime,
-        seed=run.config.run.seed,
-        resume=resume,
-        overwrite=overwrite,
-    )
-    return _trained(run.imagination, result)
+    if parent is not None:
+        require_chain(run, getattr(run, parent), parent)
+    return _trained(weights, train(weights.parent, runtime, seed=run.config.run.seed, **options))
 
 
 def _trained(path: Path, result: TrainResult) -> Report:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ahriuwu_cli.core.config import Section
 from ahriuwu_cli.core.errors import InputError
+from ahriuwu_cli.core.files import write_text
 from ahriuwu_cli.core.report import Report
 from ahriuwu_cli.core.schema import allowed, optional
 from ahriuwu_cli.core.toml import key_text, value_text
@@ -78,8 +79,6 @@ def init(folder: Path, preset: str, env: str | None, seed: int | None = None) ->
     blocker = next((part for part in (folder, *folder.parents) if part.exists()), folder)
     if blocker.exists() and not blocker.is_dir():
         raise InputError(f"{blocker} is a file; expected a folder", hint="name another folder")
-
-    from ahriuwu_cli.core.artifact import write_text  # not above: it brings torch
 
     write_text(path, render_config(run.config, _opening(preset)))
     return Report(

@@ -25,12 +25,11 @@ from ahriuwu_cli.core.artifact import (
     read_tensors,
     read_weights,
     require_parent,
-    write_atomically,
-    write_json,
     write_manifest,
     write_weights,
 )
 from ahriuwu_cli.core.errors import AhriuwuError, ArtifactError, InputError
+from ahriuwu_cli.core.files import write_atomically, write_json
 
 FIELDS = {
     "config": {"model": {"dim": 8, "rates": [0.1, 1e-30, 1e22], "name": "größe"}},

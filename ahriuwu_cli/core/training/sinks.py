@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ahriuwu_cli.core.artifact import write_text
 from ahriuwu_cli.core.errors import TrainingError
+from ahriuwu_cli.core.files import write_text
 from ahriuwu_cli.core.training.progress import ProgressDisplay
 
 BOOKKEEPING = ("step", "seconds", "steps_per_second")  # columns of a line that are not metrics
