@@ -14,6 +14,8 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import nn
 
     from ahriuwu_cli.core.device import Runtime
@@ -108,6 +110,81 @@ def stop_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[type, int], None]:
         monkeypatch.setattr(stage, "loss", loss)
 
     return patch
+
+
+@pytest.fixture(scope="session")
+def cosmos_files() -> Callable[..., Path]:
+    """Write TorchScript stand-ins of a Cosmos tokenizer into a folder, of the signature of the published ones.
+
+    Channels 0-7 of a video's latent are the mean brightness of its 8 frames, in order (of latent 0: of frame 0), on
+    each 8x8 square; the decoder paints these. `memory` latents before it are mixed into each; `causal=False` makes
+    latent 0 of all 8 frames. Images have random filters.
+    """
+
+    def write(
+        folder: Path,
+        kind: str = "CV8x8x8",
+        dtype: str = "float32",
+        as_tuple: bool = False,
+        memory: int = 0,
+        causal: bool = True,
+        seed: int = 0,
+    ) -> Path:
+        import torch
+        from torch import Tensor, nn
+        from torch.nn import functional as F
+
+        class Mixed(nn.Module):
+            """Each latent and a quarter of those before it."""
+
+            def forward(self, z: Tensor) -> Tensor:
+                before = [F.pad(z, (0, 0, 0, 0, k, 0))[:, :, : z.shape[2]] for k in range(1, memory + 1)]
+                return z + 0.25 * torch.stack(before).sum(dim=0) if before else z
+
+        class VideoEncoder(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.conv = nn.Conv3d(3, 16, 8, stride=8)
+                self.conv.weight.data[:8] = 0
+                for k in range(8):
+                    self.conv.weight.data[k, :, k] = 1 / (3 * 64)
+                self.conv.bias.data.zero_()
+                self.mixed = Mixed()
+
+            def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+                front = x[:, :, :1] if causal else x[:, :, 1:2]
+                z = self.mixed(self.conv(torch.cat([front] * 7 + [x], dim=2)))
+                return (z, z.mean()) if as_tuple else z
+
+        class VideoDecoder(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.conv = nn.ConvTranspose3d(16, 3, 8, stride=8, bias=False)
+                self.conv.weight.data.zero_()
+                for k in range(8):
+                    self.conv.weight.data[k, :, k] = 1
+                self.mixed = Mixed()
+
+            def forward(self, z: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+                x = self.conv(self.mixed(z))[:, :, 7:]
+                return (x, x.mean()) if as_tuple else x
+
+        torch.manual_seed(seed)
+        folder.mkdir(parents=True, exist_ok=True)
+        patch = int(kind.rpartition("x")[2])
+        if kind.startswith("CV"):
+            encoder, decoder = VideoEncoder(), VideoDecoder()
+            example = torch.rand(1, 3, 9, 16, 16), torch.rand(1, 16, 2, 2, 2)
+        else:
+            encoder, decoder = nn.Conv2d(3, 16, patch, stride=patch), nn.ConvTranspose2d(16, 3, patch, stride=patch)
+            example = torch.rand(1, 3, 16, 16), torch.rand(1, 16, 16 // patch, 16 // patch)
+        for name, module, given in (("encoder", encoder, example[0]), ("decoder", decoder, example[1])):
+            number = getattr(torch, dtype)
+            traced = torch.jit.trace(module.to(number).eval(), given.to(number))
+            torch.jit.save(traced, folder / f"{name}.jit")
+        return folder
+
+    return write
 
 
 @pytest.fixture(scope="session")

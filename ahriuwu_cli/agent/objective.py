@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ahriuwu_cli.agent.distribution import ActionChoices, ActionDistribution, binary_loss
+from ahriuwu_cli.agent.occupancy import occupancy
 from ahriuwu_cli.episodes.alignment import POLICY_OFFSET, REWARD_OFFSET, mtp_index
 from ahriuwu_cli.nn.twohot import TwoHot
 
@@ -70,7 +71,7 @@ def reward_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """-ln p(r_{t+n} | h_t): logits (B, T, L, N), reward (B, F), reward_valid (B, F), weight (B, T) bool.
 
-    Metrics: mean prediction where there was a reward and where there was none; buckets of the two-hot in use.
+    Metrics: mean prediction where there was a reward and where there was none; occupancy of the two-hot.
     """
     length, distances = logits.shape[1:3]
     target, known = gather_targets(reward, reward_valid, length, distances, REWARD_OFFSET)
@@ -78,12 +79,11 @@ def reward_loss(
     loss = _mean_where(twohot.loss(logits, target), counted)  # [D4] Eq. 9
     guess = twohot.mean(logits[:, :, 0].detach())
     now, some = counted[:, :, 0], target[:, :, 0] != 0
-    used = (twohot.encode(target[counted]) > 0).any(dim=0).sum() if counted.any() else torch.zeros(())
     metrics = {
         "reward_loss": loss.detach(),
         "reward_where_some": _measure(guess, now & some),
         "reward_where_none": _measure(guess, now & ~some),
-        "reward_buckets_used": used.float(),
+        **occupancy("reward", twohot, logits, target, counted),
     }
     return loss, metrics
 

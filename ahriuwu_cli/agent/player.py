@@ -16,7 +16,7 @@ from ahriuwu_cli.agent.checkpoint import LoadedAgent, load_agent
 from ahriuwu_cli.agent.distribution import ActionDistribution
 from ahriuwu_cli.core.artifact import require_parent
 from ahriuwu_cli.core.device import Runtime
-from ahriuwu_cli.core.errors import ArtifactError, InputError
+from ahriuwu_cli.core.errors import ArtifactError, ConfigError, InputError
 from ahriuwu_cli.core.specs import ActionSpec
 from ahriuwu_cli.dynamics.sampler import Dream
 from ahriuwu_cli.episodes.alignment import live_action
@@ -39,7 +39,11 @@ class AgentPolicy:
         temperature: policy temperature.
         task: name of the task to play; the first one by default.
 
+    Decision: a policy over latents of several frames chooses the actions of all these frames at once, before it
+    sees the first of them; it is trained and judged in dreams only.
+
     Raises:
+        ConfigError: the agent's latents cover several frames each.
         InputError: the agent knows no such task.
     """
 
@@ -53,6 +57,13 @@ class AgentPolicy:
         temperature: float,
         task: str | None = None,
     ) -> None:
+        stride = agent.specs.latent.stride
+        if stride > 1:
+            raise ConfigError(
+                f"agent {name} has latents of {stride} frames each; playing needs one latent per frame",
+                hint="judge it with `ahriuwu eval rollout`; to play, train with a tokenizer that has one latent per "
+                "frame (cnn, transformer, cosmos of a CI kind)",
+            )
         self.name = name
         self._agent, self._tokenizer, self._runtime = agent, tokenizer, runtime
         self._temperature = temperature
@@ -65,7 +76,7 @@ class AgentPolicy:
     def reset(self, num_envs: int, seed: int) -> None:
         """Get ready for `num_envs` slots."""
         self._slots.reset(num_envs, seed)
-        self._stream = self._tokenizer.stream()
+        self._stream = self._tokenizer.encode_stream()
         task = torch.full((num_envs,), self._task, device=self._runtime.device)
         self._dream = Dream(self._agent.model.world, self._agent.sampler, noise=self._slot_noise, task=task)
         self._last = np.zeros((num_envs, self._agent.specs.action.dim), np.float32)
@@ -89,7 +100,7 @@ class AgentPolicy:
         if first.any():
             rows = torch.from_numpy(first).to(device)
             self._stream.forget(rows)
-            self._dream.cache.forget(rows)
+            self._dream.forget(rows)
         pixels = to_pixels(torch.from_numpy(frames).to(device))[:, None]  # (N, 1, 3, H, W)
         with self._runtime.autocast():
             z = self._agent.model.world.normalise(self._stream.encode(pixels))
@@ -126,9 +137,11 @@ def load_player(
     """A policy from an agent or imagination file and its tokenizer.
 
     Raises:
+        ConfigError: see AgentPolicy.
         ArtifactError: the tokenizer is not the one the agent's latents came from.
     """
     agent = load_agent(path, runtime.device)
     tokenizer, header = load_tokenizer(tokenizer_path, runtime.device)
     require_parent(path, agent.header, tokenizer_path, header)
-    return AgentPolicy(name or agent.header.kind, agent, tokenizer, runtime, temperature=temperature)
+    runtime.serve(agent.model)
+    return AgentPolicy(name or agent.header.kind, agent, runtime.serve(tokenizer), runtime, temperature=temperature)

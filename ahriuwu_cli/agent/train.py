@@ -21,6 +21,7 @@ from ahriuwu_cli.agent.checkpoint import agent_config
 from ahriuwu_cli.agent.config import AgentSection
 from ahriuwu_cli.agent.model import AgentModel
 from ahriuwu_cli.agent.objective import alive_loss, cloning_loss, reward_loss
+from ahriuwu_cli.agent.occupancy import BucketsEver
 from ahriuwu_cli.core.artifact import Kind, require_parent
 from ahriuwu_cli.core.device import Runtime, estimate_step_memory, require_memory
 from ahriuwu_cli.core.training.loop import TrainResult, train
@@ -50,6 +51,7 @@ class AgentStage:
         self._tau_context = snap(world.sampler.tau_context, world.model.config.k_max)
         self._rng = np.random.default_rng(seed)
         self._rms = RunningRms()
+        self._buckets = BucketsEver(self.module.twohot, runtime.device)
 
     def trained(self) -> dict[str, nn.Parameter]:
         """The heads, the task embedding and the whole transformer."""
@@ -62,11 +64,10 @@ class AgentStage:
         parts = [self._draw(num_relevant, rewarding=True)]
         if num_uniform:
             parts.append(self._draw(num_uniform, rewarding=False))
-        losses, metrics = agent_losses(
-            self.module, join(parts).to(self._runtime.device), num_relevant, self._objective, self._tau_context
-        )
+        batch = join(parts).to(self._runtime.device)
+        losses, metrics = agent_losses(self.module, batch, num_relevant, self._objective, self._tau_context)
         total = torch.stack([self._rms.normalise(name, value) for name, value in losses.items()]).sum()
-        return total, dict(metrics)
+        return total, {**metrics, "reward_buckets_ever": self._buckets.see(batch.reward, batch.reward_valid)}
 
     def _draw(self, count: int, *, rewarding: bool) -> LatentBatch:
         length, lookahead = self._section.batch_length, self._section.heads.mtp_length
@@ -82,12 +83,13 @@ class AgentStage:
         )
 
     def state(self) -> StageState:
-        """Loader position and running averages."""
-        return StageState(self._rms.state(), {"rng": self._rng.bit_generator.state})
+        """Loader position, running averages and the buckets used so far."""
+        return StageState(self._rms.state() | self._buckets.state(), {"rng": self._rng.bit_generator.state})
 
     def load_state(self, state: StageState) -> None:
         """Restore `state`."""
         self._rms.load_state(state.tensors)
+        self._buckets.load_state(state.tensors)
         self._rng.bit_generator.state = state.values["rng"]
 
 
@@ -174,7 +176,7 @@ def check_agent_memory(section: AgentSection, world: World, runtime: Runtime) ->
     def build() -> nn.Module:
         return AgentModel(world.model.config, section.heads, world.specs)
 
-    require_memory(runtime, estimate_step_memory(build, loss), "one agent step")
+    require_memory(runtime, estimate_step_memory(build, loss, section.train, runtime), "one agent step")
 
 
 def finetune_agent(

@@ -10,32 +10,46 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ahriuwu_cli.core.errors import DeviceError
-from ahriuwu_cli.core.training.config import RunSection
+from ahriuwu_cli.core.training.config import RunSection, TrainSettings
+from ahriuwu_cli.core.training.recompute import instead_of_checkpoints, set_recompute
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
+M = TypeVar("M", bound=nn.Module)
 AUTOCAST_DTYPES: dict[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 GIB = 1024**3
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where tensors live and which type matrix products run in; weights stay float32."""
+    """Where tensors live, which type matrix products run in (weights stay float32), and whether training compiles."""
 
     device: torch.device
     precision: Precision
+    compile: bool = False
 
     def autocast(self) -> AbstractContextManager[object]:
         """Context in which a forward pass runs in this precision (nothing to do for fp32)."""
         if self.precision == "fp32":
             return nullcontext()
         return torch.autocast(self.device.type, dtype=AUTOCAST_DTYPES[self.precision])
+
+    def serve(self, module: M) -> M:
+        """The module with the weights of its products in this precision, so that no pass converts them.
+
+        The outputs under `autocast` stay the same. For modules that are neither trained nor saved any more.
+        """
+        if self.precision != "fp32":
+            for part in module.modules():
+                if isinstance(part, (nn.Linear, nn.Conv2d)):
+                    part.to(AUTOCAST_DTYPES[self.precision])
+        return module
 
 
 # ---------------------------------------------------------------- device and precision
@@ -52,7 +66,7 @@ def resolve_runtime(run: RunSection) -> Runtime:
     """
     device = _resolve_device(run.device)
     _probe(device)
-    return Runtime(device, _resolve_precision(run.precision, device))
+    return Runtime(device, _resolve_precision(run.precision, device), run.compile)
 
 
 def apply_threads(run: RunSection) -> None:
@@ -157,44 +171,76 @@ def _device_name(device: torch.device) -> str:
 
 
 def saved_bytes(module: nn.Module, loss: Callable[[nn.Module], Tensor]) -> int:
-    """Count the bytes that a forward pass keeps for the backward pass: storages once, weights left out."""
+    """Count the bytes that a forward pass keeps for the backward pass: storages once, weights left out.
+
+    Of blocks that are computed again only the inputs are kept, and in the backward pass the insides of one at a time:
+    the largest.
+    """
     own = {tensor.untyped_storage()._cdata for tensor in (*module.parameters(), *module.buffers())}
     kept: dict[int, int] = {}
+    inputs: list[Tensor] = []  # of recomputed blocks, alive until the end as checkpointing keeps them
+    largest = 0
 
-    def pack(tensor: Tensor) -> Tensor:
+    def count(tensor: Tensor, found: dict[int, int]) -> Tensor:
         storage = tensor.untyped_storage()
         if storage._cdata not in own:
-            kept[storage._cdata] = storage.nbytes()
+            found[storage._cdata] = storage.nbytes()
         return tensor.detach()  # holds the storage alive, so its address stays unique, without a reference cycle
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    def keep_inputs(block: Callable[..., Tensor], *args: object) -> Tensor:
+        nonlocal largest
+        inside: dict[int, int] = {}
+        with _saving(lambda tensor: count(tensor, inside)):
+            result = block(*args)
+        inputs.extend(count(arg, kept) for arg in args if isinstance(arg, Tensor))
+        largest = max(largest, sum(size for storage, size in inside.items() if storage not in kept))
+        return result
+
+    with _saving(lambda tensor: count(tensor, kept)), instead_of_checkpoints(module, keep_inputs):
         value = loss(module)
-    total = sum(kept.values())
+    total = sum(kept.values()) + largest
     del value
     return total
 
 
-def estimate_step_memory(build: Callable[[], nn.Module], loss: Callable[[nn.Module], Tensor]) -> int:
+def _saving(pack: Callable[[Tensor], Tensor]) -> AbstractContextManager[object]:
+    """Context in which `pack` sees every tensor that is kept for the backward pass."""
+    return torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
+
+
+def estimate_step_memory(
+    build: Callable[[], nn.Module],
+    loss: Callable[[nn.Module], Tensor],
+    settings: TrainSettings | None = None,
+    runtime: Runtime | None = None,
+) -> int:
     """Estimate the bytes that one training step needs, without computing or allocating anything.
 
     Builds the module from shape-only tensors (meta tensors that remember a device), runs the loss on
-    them, and adds up parameters, buffers, gradients, the two Adam moments and what the forward pass
-    saves for the backward pass. Short-lived buffers inside single operations are not counted.
+    them, and adds up parameters, buffers, gradients, the two Adam moments, the weights' average and what the
+    forward pass saves for the backward pass. Short-lived buffers inside single operations are not counted.
 
     Args:
         build: makes the module with default devices (no data, no files).
-        loss: makes a batch of the configured size and returns the scalar loss; enter
-            `runtime.autocast()` inside to have that precision counted. Must not read values (`.item()`).
+        loss: makes a (micro-)batch of the configured size and returns the scalar loss. Must not read values
+            (`.item()`).
+        settings: those of the training; None has neither average nor recomputation.
+        runtime: whose precision the loss is counted in, on whatever device; None counts in fp32, or in what `loss`
+            enters.
     """
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    with torch.random.fork_rng(devices=[]), FakeTensorMode():
+    # Shape-only tensors are on the CPU, also when training will not be: autocast for the CPU gives the same sizes.
+    here = Runtime(torch.device("cpu"), "fp32" if runtime is None else runtime.precision)
+    with torch.random.fork_rng(devices=[]), FakeTensorMode(), here.autocast():
         module = build()
+        set_recompute(module, settings is not None and settings.recompute)
         parameters = sum(_nbytes(parameter) for parameter in module.parameters())
         trained = sum(_nbytes(parameter) for parameter in module.parameters() if parameter.requires_grad)
         buffers = sum(_nbytes(buffer) for buffer in module.buffers())
         saved = saved_bytes(module, loss)
-    return parameters + buffers + 3 * trained + saved  # gradient and two moments for each trained tensor
+    copies = 3 if settings is None or not settings.ema_decay else 4  # gradient, two moments, average
+    return parameters + buffers + copies * trained + saved
 
 
 def _nbytes(tensor: Tensor) -> int:
@@ -216,7 +262,8 @@ def require_memory(runtime: Runtime, needed: int, what: str) -> None:
     if available is not None and needed > available:
         raise DeviceError(
             f"{what} needs about {needed / GIB:.1f} GiB on {runtime.device}, which has {available / GIB:.1f} GiB free",
-            hint="lower train.batch_size (or the model size), close other programs, or use a device with more memory",
+            hint="lower train.batch_size (train.accumulate makes up for it), set train.recompute = true, "
+            "take a smaller model, close other programs, or use a device with more memory",
         )
 
 

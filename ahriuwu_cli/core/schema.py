@@ -10,7 +10,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-_WORDS: dict[Any, str] = {int: "an integer", float: "a number", str: "a string", bool: "true or false"}
+_WORDS: dict[Any, str] = {int: "an integer", float: "a number", str: "a string", bool: "true or false", list: "a list"}
 
 
 def allowed(field: FieldInfo) -> str:
@@ -27,7 +27,7 @@ def allowed(field: FieldInfo) -> str:
     }
     if limits.get("min_length") and str in kinds:
         return "a string that is not empty"
-    words = " or ".join(_WORDS.get(kind, "a table") for kind in kinds)
+    words = " or ".join(_WORDS.get(get_origin(kind) or kind, "a table") for kind in kinds)
     if "ge" in limits and "le" in limits:
         return f"{words} from {_number(limits['ge'])} to {_number(limits['le'])}"
     bounds = [

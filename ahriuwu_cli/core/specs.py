@@ -61,6 +61,20 @@ class ActionSpec(Section):
             start += component.dim
         return out
 
+    def repeated(self, times: int) -> ActionSpec:
+        """The spec of `times` actions side by side, the first one first; of one action: this spec itself.
+
+        Components are named `<name>_0` ... `<name>_<times-1>`.
+        """
+        if times == 1:
+            return self
+        components = tuple(
+            component.model_copy(update={"name": f"{component.name}_{index}"})
+            for index in range(times)
+            for component in self.components
+        )
+        return ActionSpec(version=self.version, components=components)
+
 
 class FrameSpec(Section):
     """Size and rate of the frames: uint8 RGB of (height, width, 3) at `fps` frames per second."""
@@ -71,16 +85,19 @@ class FrameSpec(Section):
 
 
 class LatentSpec(Section):
-    """Layout of one frame's latents: `num_tokens` tokens of `dim_token` channels (N_z x D_z).
+    """Layout of one latent: `num_tokens` tokens of `dim_token` channels (N_z x D_z), for every `stride` frames.
 
-    `mean` and `std` are per channel, measured over the training split when latents are built;
-    the dynamics work in the normalised space (z - mean) / std. Empty until measured.
+    Latent 0 of an episode is frame 0 alone; latent i covers frames stride*(i-1)+1 .. stride*i (see
+    episodes/alignment.py). With stride 1 every frame has its latent. `mean` and `std` are per channel, measured
+    over the training split when latents are built; the dynamics work in the normalised space (z - mean) / std.
+    Empty until measured.
     """
 
     num_tokens: int = Field(ge=1)
     dim_token: int = Field(ge=1)
     layout: str
     bound: float | None = None
+    stride: int = Field(default=1, ge=1)
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
 
@@ -96,4 +113,6 @@ class LatentSpec(Section):
 
     def same_layout(self, other: LatentSpec) -> bool:
         """True when both describe the same tokens (statistics aside)."""
-        return (self.num_tokens, self.dim_token, self.layout) == (other.num_tokens, other.dim_token, other.layout)
+        return all(
+            getattr(self, name) == getattr(other, name) for name in ("num_tokens", "dim_token", "layout", "stride")
+        )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from ahriuwu_cli.core.config import Section
@@ -16,7 +18,10 @@ class DynamicsModelConfig(Section):
     num_heads: int = Field(default=4, ge=1, le=256, description="attention heads")
     num_kv_heads: int = Field(default=2, ge=1, le=256, description="key/value heads (GQA)")
     time_every: int = Field(
-        default=4, ge=2, le=256, description="every n-th layer attends over time, others over space"
+        default=4, ge=1, le=256, description="every n-th layer attends over time, others over space; 1: each over both"
+    )
+    feed_width: int | None = Field(
+        default=None, ge=8, le=65536, description="hidden width of the feed-forward layers; absent for 8/3 of dim"
     )
     num_registers: int = Field(default=4, ge=0, le=256, description="learned register tokens S_r")
     num_action_tokens: int = Field(default=1, ge=1, le=64, description="action tokens S_a")
@@ -27,6 +32,12 @@ class DynamicsModelConfig(Section):
         default=1.0, gt=0, le=10, description="spread of latents beside noise of spread 1; less leans more on the past"
     )
     k_max: int = Field(default=64, ge=2, le=1024, description="finest step count; d_min = 1/k_max; a power of two")
+    prediction: Literal["x", "v"] = Field(
+        default="x", description="what the network gives: clean latents or the velocity towards them"
+    )
+    shortcut: bool = Field(
+        default=True, description="tell the network the step size; false is diffusion forcing, sampled in k_max steps"
+    )
 
     @model_validator(mode="after")
     def _divisible(self) -> DynamicsModelConfig:
@@ -49,6 +60,10 @@ class ObjectiveConfig(Section):
     bootstrap_fraction: float = Field(
         default=1.0, ge=0, le=1, description="share of rows that draw d from all powers of two; the rest use d_min"
     )
+    loss_space: Literal["x", "v"] = Field(
+        default="x", description="space of the squared error: clean latents or velocities"
+    )
+    ramp: bool = Field(default=True, description="weigh errors by 0.9 tau + 0.1")
     image_fraction: float = Field(default=0.3, ge=0, le=1, description="share of examples treated as single images")
     action_dropout: float = Field(default=0.0, ge=0, le=1, description="share of examples trained as unlabelled video")
 
@@ -84,5 +99,17 @@ class DynamicsSection(Section):
         if self.sampler.steps > self.model.k_max or self.sampler.steps & (self.sampler.steps - 1):
             raise ValueError(
                 f"sampler.steps {self.sampler.steps} must be a power of two up to k_max {self.model.k_max}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _steps_are_trained(self) -> DynamicsSection:
+        fraction = self.objective.bootstrap_fraction
+        if not self.model.shortcut and fraction:
+            raise ValueError(f"model.shortcut is false: objective.bootstrap_fraction must be 0, found {fraction}")
+        if self.model.shortcut and not fraction:
+            raise ValueError(
+                "objective.bootstrap_fraction 0 trains no step size but the finest: "
+                "set model.shortcut = false (diffusion forcing), or a fraction above 0"
             )
         return self

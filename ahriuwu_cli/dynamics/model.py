@@ -67,14 +67,20 @@ class DynamicsModel(nn.Module):
             }
         )
         self.embed_action = ActionEmbedding(action, config.num_action_tokens, dim)
-        self.embed_tau = nn.Embedding(config.k_max, dim // 2)
-        self.embed_d = nn.Embedding(int(math.log2(config.k_max)) + 1, dim - dim // 2)
+        self.embed_tau = nn.Embedding(config.k_max, dim // 2 if config.shortcut else dim)
+        self.embed_d = nn.Embedding(int(math.log2(config.k_max)) + 1, dim - dim // 2) if config.shortcut else None
         self.embed_latent = nn.Linear(latent.dim_token, dim)
         self.embed_task = nn.Embedding(num_tasks, dim) if num_tasks else None
         # What a slot is (modality and place in it); registers are nothing but their slot.
         self.slot = nn.Parameter(torch.randn(self.layout.num_tokens - (1 if num_tasks else 0), dim) * INIT_STD)
         self.transformer = SpaceTimeTransformer(
-            dim, config.num_layers, config.num_heads, config.num_kv_heads, config.time_every, config.soft_cap
+            dim,
+            config.num_layers,
+            config.num_heads,
+            config.num_kv_heads,
+            config.time_every,
+            config.soft_cap,
+            config.feed_width,
         )
         self.read_latent = nn.Linear(dim, latent.dim_token)
         for module in (self.embed_tau, self.embed_d, self.embed_task):
@@ -120,7 +126,7 @@ class DynamicsModel(nn.Module):
         Args:
             z_tilde: (B, T, N, C) noised latents in the normalised space.
             tau: (B, T) signal levels, multiples of 1/k_max below 1.
-            d: (B, T) step sizes, powers of two from 1 down to 1/k_max.
+            d: (B, T) step sizes, powers of two from 1 down to 1/k_max; without `shortcut` they are not looked at.
             action: (B, T, A) the action that led to each frame.
             action_valid: (B, T) bool; where False the content of `action` has no influence.
             task: (B,) task index; adds the agent token.
@@ -129,9 +135,9 @@ class DynamicsModel(nn.Module):
             cache: past keys and values; T then counts only the newest blocks.
         """
         batch, length = tau.shape
-        tau_index = (tau * self.config.k_max).round().long()
-        d_index = (-torch.log2(d)).round().long()
-        signal = torch.cat([self.embed_tau(tau_index), self.embed_d(d_index)], dim=-1)  # (B, T, D)
+        signal = self.embed_tau((tau * self.config.k_max).round().long())
+        if self.embed_d is not None:
+            signal = torch.cat([signal, self.embed_d((-torch.log2(d)).round().long())], dim=-1)  # (B, T, D)
         registers = signal.new_zeros(batch, length, self.config.num_registers, signal.shape[-1])
         tokens = [
             self.embed_action(action, action_valid),  # (B, T, S_a, D)
@@ -145,6 +151,9 @@ class DynamicsModel(nn.Module):
             assert self.embed_task is not None, "a model without tasks has no agent token"
             agent = self.embed_task(task)[:, None, None].expand(batch, length, 1, -1)
             x, mask = torch.cat([x, agent.to(x.dtype)], dim=2), self.space_mask
-        y = self.transformer(x, mask, TimeScope(separate, window, cache))  # (B, T, S, D)
-        z1_hat = self.read_latent(y[:, :, self.layout.slices["latent"]]).float()
+        read = self.layout.slices["latent"], self.layout.slices["agent"]
+        y = self.transformer(x, mask, TimeScope(separate, window, cache), read)  # (B, T, N + agent, D)
+        z1_hat = self.read_latent(y[:, :, : self.latent.num_tokens]).float()
+        if self.config.prediction == "v":
+            z1_hat = z_tilde + (1 - tau)[..., None, None] * z1_hat
         return Prediction(z1_hat, y[:, :, -1].float() if task is not None else None)

@@ -5,13 +5,14 @@ Shapes: B batch, T time steps, N latent tokens, C channels, A action width, D mo
 Noise semantics. A frame is generated from noise drawn once; K Euler steps in x-space carry it to the clean
 latents and nothing is re-noised between steps. Once finished, a frame (seen or dreamed) becomes context: it is
 corrupted once to the signal level tau_context, enters the cache under that same tau and d_min, and stays as it is.
-All latents here are in the model's normalised space.
+A frame that nobody reads an agent token from enters together with the first Euler step of the next one, which saves
+a pass. All latents here are in the model's normalised space.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -54,6 +55,21 @@ class Moment:
     agent: Tensor | None
 
 
+@dataclass(frozen=True)
+class Block:
+    """Steps as the model takes them: z_tilde (B, T, N, C), tau and d (B, T), action (B, T, A), its validity (B, T)."""
+
+    z_tilde: Tensor
+    tau: Tensor
+    d: Tensor
+    action: Tensor
+    action_valid: Tensor
+
+    def followed_by(self, other: Block) -> Block:
+        """Both, one after the other in time."""
+        return Block(*(torch.cat([getattr(self, f.name), getattr(other, f.name)], dim=1) for f in fields(Block)))
+
+
 class Dream:
     """A batch of dreams with a bounded cache.
 
@@ -78,7 +94,8 @@ class Dream:
         self._draw = noise
         self.num_steps = num_steps or settings.steps
         self.tau_context = snap(settings.tau_context, model.config.k_max)
-        self.cache = model.new_cache(settings.context_length)
+        self._cache = model.new_cache(settings.context_length)
+        self._waiting: Block | None = None  # seen, and not yet in the cache
 
     @torch.no_grad()
     def observe(self, z: Tensor, action: Tensor, action_valid: Tensor) -> Tensor | None:
@@ -86,28 +103,40 @@ class Dream:
 
         Several frames at once only at the start. Returns the agent's read-outs (B, T, D), None without a task.
         """
+        self._settle()
         tau = torch.full(z.shape[:2], self.tau_context, device=z.device)
         d_min = torch.full_like(tau, 1 / self.model.config.k_max)
-        z_tilde = corrupt(z, self._noise(z.shape, z.device), tau)
-        out: Prediction = self.model(z_tilde, tau, d_min, action, action_valid, task=self.task, cache=self.cache)
-        self.cache.advance(z.shape[1])
+        shown = Block(corrupt(z, self._noise(z.shape, z.device), tau), tau, d_min, action, action_valid)
+        if self.task is None and z.shape[1] == 1:
+            self._waiting = shown
+            return None
+        out = self._look(shown)
+        self._cache.advance(z.shape[1])
         return out.agent
 
     @torch.no_grad()
     def imagine(self, action: Tensor) -> Tensor:
         """Dream the next frame after an action (B, A), without making it part of the past: z (B, N, C)."""
-        batch = action.shape[0]
-        latent = self.model.latent
+        batch, latent = action.shape[0], self.model.latent
         valid = torch.ones(batch, 1, dtype=torch.bool, device=action.device)
 
         def denoise(z: Tensor, tau: float, d: float) -> Tensor:
             level = torch.full((batch, 1), tau, device=z.device)
-            d_now = torch.full_like(level, d)
-            out: Prediction = self.model(z, level, d_now, action[:, None], valid, cache=self.cache)
-            return out.z1_hat
+            block = Block(z, level, torch.full_like(level, d), action[:, None], valid)
+            if self._waiting is None:
+                return self._look(block, with_agent=False).z1_hat
+            out = self._look(self._waiting.followed_by(block), with_agent=False)
+            self._cache.advance(1)
+            self._waiting = None
+            return out.z1_hat[:, 1:]
 
         noise = self._noise((batch, 1, latent.num_tokens, latent.dim_token), action.device)
         return euler_steps(denoise, noise, self.num_steps)[:, 0]
+
+    def forget(self, rows: Tensor) -> None:
+        """Rows (B,) where True begin a new dream with the next frame that is shown."""
+        self._settle()
+        self._cache.forget(rows)
 
     def step(self, action: Tensor) -> Moment:
         """Dream the next frame after an action (B, A) and make it part of the past."""
@@ -115,6 +144,20 @@ class Dream:
         valid = torch.ones(action.shape[0], 1, dtype=torch.bool, device=action.device)
         agent = self.observe(z[:, None], action[:, None], valid)
         return Moment(z, None if agent is None else agent[:, 0])
+
+    def _look(self, block: Block, *, with_agent: bool = True) -> Prediction:
+        task = self.task if with_agent else None
+        out: Prediction = self.model(
+            block.z_tilde, block.tau, block.d, block.action, block.action_valid, task=task, cache=self._cache
+        )
+        return out
+
+    def _settle(self) -> None:
+        """Put a frame that waits into the cache."""
+        if self._waiting is not None:
+            self._look(self._waiting)
+            self._cache.advance(1)
+            self._waiting = None
 
     def _noise(self, shape: tuple[int, ...] | torch.Size, device: torch.device) -> Tensor:
         return self._draw(tuple(shape)).to(device)

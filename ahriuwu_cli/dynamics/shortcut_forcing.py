@@ -34,13 +34,16 @@ def draw_levels(batch: int, length: int, k_max: int, bootstrap_fraction: float, 
     """Draw (tau, d) independently for every time step ([D4] Eq. 4).
 
     d is uniform over the powers of two 1, 1/2, ..., 1/k_max in the first `bootstrap_fraction` of the rows
-    and d_min in the others; tau is uniform on {0, d, ..., 1 - d}.
+    and d_min in the others; tau is uniform on {0, d, ..., 1 - d}. A batch without any d_min gets one, in the first
+    step of its last row: the flow loss is part of every step.
     """
     num_bootstrap = math.ceil(batch * bootstrap_fraction)
     finest = int(math.log2(k_max))
     exponent = torch.randint(0, finest + 1, (batch, length), device=device)
     row = torch.arange(batch, device=device)[:, None]
     exponent = torch.where(row < num_bootstrap, exponent, torch.full_like(exponent, finest))
+    without = (exponent != finest).all()
+    exponent[-1, 0] = torch.where(without, finest, exponent[-1, 0])
     d = 0.5 ** exponent.float()  # (B, T), exact powers of two
     tau = (torch.rand(batch, length, device=device) / d).floor() * d
     return Levels(tau, d, num_bootstrap)
@@ -70,24 +73,41 @@ class Forcing:
         z_tilde: (B, T, N, C) input; levels: its tau and d.
         z1: (B, T, N, C) clean latents.
         target: (B, T, N, C) x-space target: z1 where d = d_min, the bootstrap target elsewhere.
+        weight: (B, T) factor on the squared x-space errors.
     """
 
     z_tilde: Tensor
     levels: Levels
     z1: Tensor
     target: Tensor
+    weight: Tensor
 
 
-def prepare(denoise: Denoise, z1: Tensor, z0: Tensor, levels: Levels, k_max: int) -> Forcing:
+def error_weight(tau: Tensor, loss_space: str, ramped: bool) -> Tensor:
+    """Factor on squared x-space errors: the ramp if wanted, and 1/(1-tau)^2 where the loss is one of velocities."""
+    weight = ramp(tau) if ramped else torch.ones_like(tau)
+    return weight / (1 - tau).square() if loss_space == "v" else weight
+
+
+def prepare(
+    denoise: Denoise,
+    z1: Tensor,
+    z0: Tensor,
+    levels: Levels,
+    k_max: int,
+    *,
+    loss_space: str = "x",
+    ramped: bool = True,
+) -> Forcing:
     """Corrupt clean latents z1 (B, T, N, C) with noise z0 and find the targets ([D4] Eq. 7), without gradient."""
-    z_tilde = corrupt(z1, z0, levels.tau)
+    z_tilde, weight = corrupt(z1, z0, levels.tau), error_weight(levels.tau, loss_space, ramped)
     if not levels.num_bootstrap:
-        return Forcing(z_tilde, levels, z1, z1)
+        return Forcing(z_tilde, levels, z1, z1, weight)
     bootstrap = bootstrap_targets(denoise, z_tilde, levels, k_max)
     rows = slice(0, levels.num_bootstrap)
     coarse = is_coarse(levels.d[rows], k_max)[..., None, None]
     target = torch.cat([torch.where(coarse, bootstrap, z1[rows]), z1[levels.num_bootstrap :]], dim=0)
-    return Forcing(z_tilde, levels, z1, target)
+    return Forcing(z_tilde, levels, z1, target, weight)
 
 
 def is_coarse(d: Tensor, k_max: int) -> Tensor:
@@ -133,7 +153,7 @@ def forcing_loss(z1_hat: Tensor, forcing: Forcing, valid: Tensor, k_max: int) ->
     """
     levels = forcing.levels
     error = (z1_hat.float() - forcing.target).square().mean(dim=(-1, -2))  # (B, T)  [D4] Eq. 7
-    loss = (ramp(levels.tau) * valid * error).sum() / valid.sum().clamp_min(1)
+    loss = (forcing.weight * valid * error).sum() / valid.sum().clamp_min(1)
     coarse = is_coarse(levels.d, k_max)
     metrics = {
         "flow": _measure(error, ~coarse & valid),

@@ -83,7 +83,15 @@ def draw_inputs(model: DynamicsModel, batch: LatentBatch, objective: ObjectiveCo
         out: Prediction = model(z_tilde, tau, d, action[rows], known[rows], separate=separate[rows])
         return out.z1_hat
 
-    forcing = prepare(denoise, z1, torch.randn_like(z1), levels, model.config.k_max)
+    forcing = prepare(
+        denoise,
+        z1,
+        torch.randn_like(z1),
+        levels,
+        model.config.k_max,
+        loss_space=objective.loss_space,
+        ramped=objective.ramp,
+    )
     return ForcingInputs(forcing, action, known, separate)
 
 

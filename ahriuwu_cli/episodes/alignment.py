@@ -1,6 +1,7 @@
 """The one place where frames, actions and rewards are aligned: blocks, multi-token targets, live play.
 
-Shapes: T steps, F = T + 1 frames, A = ActionSpec.dim, L = mtp_length, W = window length in blocks.
+Shapes: T steps, F = T + 1 frames, A = ActionSpec.dim, S = stride (frames per latent, LatentSpec.stride),
+K = 1 + ceil(T / S) blocks, L = mtp_length, W = window length in blocks.
 
 What the store holds (Gymnasium):   frame 0, action 0 -> reward 0, terminal 0, frame 1, action 1 -> ...
 What block t holds:                 frame t and what led to it: action t-1, reward t-1, terminal t-1.
@@ -12,10 +13,26 @@ Block 0 was led to by nothing:      its action, reward and terminal are zero and
 
 From block t the policy at distance n predicts actions[t+n], which block t+n+1 holds (block t does not
 hold actions[t]); the reward at distance n is the one that arrived with frame t+n, which block t+n holds.
+
+A tokenizer with stride S gives a latent for every S frames: latent 0 is frame 0 alone, latent i covers frames
+S(i-1)+1 .. Si. Block i then holds latent i and what led to exactly those S frames, in order:
+
+    action     the S actions side by side, (S*A): the spec is ActionSpec.repeated(S)
+    reward     the sum of their rewards, so that an episode's return is that of its blocks
+    terminal   whether the game ended in any of them
+
+Decision: the last latent may reach past the episode's end (the tokenizer then saw the last frame repeated).
+There is no action for such a frame, and one flag says whether a block's action is known: it is known only where
+all S actions are. So the up to S-1 actions before an end that is not a multiple of S are not learned from
+(a block would otherwise show made-up actions as if they had been taken); reward and terminal of that block are
+real and stay valid. The same holds for a block in which one of the S actions is unlabelled.
+
+With S = 1 all this is the plain case above, and in what follows "frame t" of a block reads "latent t".
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,15 +43,15 @@ REWARD_OFFSET = 0  # block that holds the reward predicted from block t at dista
 
 @dataclass(frozen=True)
 class Blocks:
-    """What led to each frame of one episode; everything has length F.
+    """What led to each latent of one episode; everything has length K (F where the stride is 1).
 
     Attributes:
-        action: (F, A) float32, actions[t-1]; zero where not valid, so that no masked action leaves a trace.
-        action_valid: (F,) bool, False at t = 0 and where the action is not known.
-        reward: (F,) float32, rewards[t-1]; zero at t = 0.
-        reward_valid: (F,) bool, False at t = 0 only.
-        terminal: (F,) bool, terminals[t-1]: the game ended on reaching this frame.
-        first: (F,) bool, True at t = 0 only.
+        action: (K, S*A) float32, actions[t-1]; zero where not valid, so that no masked action leaves a trace.
+        action_valid: (K,) bool, False at t = 0 and where an action of the block is not known.
+        reward: (K,) float32, rewards[t-1] (summed over the block); zero at t = 0.
+        reward_valid: (K,) bool, False at t = 0 only.
+        terminal: (K,) bool, terminals[t-1]: the game ended on reaching this frame (a frame of the block).
+        first: (K,) bool, True at t = 0 only.
     """
 
     action: np.ndarray
@@ -45,20 +62,46 @@ class Blocks:
     first: np.ndarray
 
 
-def to_blocks(*, actions: np.ndarray, action_valid: np.ndarray, rewards: np.ndarray, terminals: np.ndarray) -> Blocks:
-    """Align one episode: actions (T, A), action_valid (T,), rewards (T,), terminals (T,) -> blocks of F = T + 1."""
+def num_latents(num_frames: int, stride: int) -> int:
+    """K, the latents of an episode of F frames: one for frame 0, one for every S frames begun after it."""
+    return 1 + math.ceil((num_frames - 1) / stride)
+
+
+def num_whole_latents(num_frames: int, stride: int) -> int:
+    """Latents that cover frames of the episode only; the last one may reach past its end."""
+    return 1 + (num_frames - 1) // stride
+
+
+def covered_frames(latent: int, stride: int) -> range:
+    """Frames that one latent covers, those past the episode's end included."""
+    return range(stride * (latent - 1) + 1, stride * latent + 1) if latent else range(1)
+
+
+def to_blocks(
+    *, actions: np.ndarray, action_valid: np.ndarray, rewards: np.ndarray, terminals: np.ndarray, stride: int = 1
+) -> Blocks:
+    """Align one episode: actions (T, A), action_valid (T,), rewards (T,), terminals (T,) -> K blocks."""
     steps = len(actions)
     assert len(action_valid) == len(rewards) == len(terminals) == steps
-    action = np.zeros((steps + 1, actions.shape[1]), np.float32)  # (F, A)
-    action[1:] = np.where(action_valid[:, None], actions, 0)
-    first = np.zeros(steps + 1, bool)  # (F,)
+    count = num_latents(steps + 1, stride)
+
+    def grouped(values: np.ndarray) -> np.ndarray:
+        """What led to the frames of block 1, 2, ...: (T, ...) -> (K-1, S, ...), zero past the episode's end."""
+        out = np.zeros((stride * (count - 1), *values.shape[1:]), values.dtype)
+        out[:steps] = values
+        return out.reshape(count - 1, stride, *values.shape[1:])
+
+    known = np.asarray(grouped(action_valid.astype(bool)).all(axis=1))  # (K-1,)
+    action = np.zeros((count, stride * actions.shape[1]), np.float32)  # (K, S*A)
+    action[1:] = np.where(known[:, None], grouped(actions).reshape(count - 1, stride * actions.shape[1]), 0)
+    first = np.zeros(count, bool)  # (K,)
     first[0] = True
     return Blocks(
         action=action,
-        action_valid=np.concatenate([[False], action_valid.astype(bool)]),
-        reward=np.concatenate([[0], rewards]).astype(np.float32),
+        action_valid=np.concatenate([[False], known]),
+        reward=np.concatenate([[0], grouped(rewards).sum(axis=1, dtype=np.float64)]).astype(np.float32),
         reward_valid=~first,
-        terminal=np.concatenate([[False], terminals.astype(bool)]),
+        terminal=np.concatenate([[False], grouped(terminals.astype(bool)).any(axis=1)]),
         first=first,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ahriuwu_cli.core.config import Section
 from ahriuwu_cli.core.training.config import TrainSettings
@@ -22,3 +22,11 @@ class ImagineSection(Section):
     beta: float = Field(default=0.3, ge=0, le=10, description="weight of the KL to the behavioural prior")
     value_ema: float = Field(default=0.98, ge=0, lt=1, description="decay of the slow value target; 0 turns it off")
     train: TrainSettings
+
+    @model_validator(mode="after")
+    def _one_rollout_a_step(self) -> ImagineSection:
+        if self.train.accumulate != 1:
+            raise ValueError(
+                f"a step has one batch of rollouts: train.accumulate must be 1, found {self.train.accumulate}"
+            )
+        return self

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ahriuwu_cli.agent.checkpoint import LoadedAgent, agent_from_header, load_agent
 from ahriuwu_cli.agent.distribution import ActionDistribution
+from ahriuwu_cli.agent.occupancy import occupancy
 from ahriuwu_cli.core.artifact import Kind, require_parent
 from ahriuwu_cli.core.device import Runtime, estimate_step_memory, require_memory
 from ahriuwu_cli.core.errors import ConfigError
@@ -108,7 +109,8 @@ def imagination_loss(
     policy_loss, metrics = pmpo(
         policy.log_prob(rollout.action), returns - value, policy.kl(prior), weight, settings.alpha, settings.beta
     )
-    value_loss = (weight * agent.twohot.loss(model.value(decisions), returns)).sum() / weight.sum()
+    value_logits = model.value(decisions)  # (B, H, N)
+    value_loss = (weight * agent.twohot.loss(value_logits, returns)).sum() / weight.sum()
     metrics |= {
         "policy_loss": policy_loss.detach(),
         "value_loss": value_loss.detach(),
@@ -116,6 +118,7 @@ def imagination_loss(
         "imagined_end": 1 - (weight[:, -1] * rollout.alive[:, -1]).mean(),
         "value": value.mean(),
         "value_error": ((returns - value).abs() * weight).sum() / weight.sum(),
+        **occupancy("value", agent.twohot, value_logits, returns, weight > 0),
         "entropy": (policy.entropy().detach() * weight).sum() / weight.sum(),
     }
     return policy_loss + value_loss, metrics
@@ -143,7 +146,8 @@ def check_imagination_memory(section: ImagineSection, agent: LoadedAgent, runtim
     width = layout.num_tokens * world.num_kv_heads * (world.dim // world.num_heads)  # S * G * E
     slots = (agent.sampler.context_length + 1) * (world.num_layers // world.time_every)
     cache = 2 * shape[0] * slots * width * (4 if runtime.precision == "fp32" else 2)  # keys and values
-    require_memory(runtime, estimate_step_memory(build, loss) + cache, "one imagination step")
+    need = estimate_step_memory(build, loss, section.train, runtime) + cache
+    require_memory(runtime, need, "one imagination step")
 
 
 def check_contexts(section: ImagineSection, agent: LoadedAgent, windows: LatentWindows) -> None:

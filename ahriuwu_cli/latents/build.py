@@ -1,6 +1,6 @@
 """`latents build`: every episode of a store through the tokenizer, one file each, with statistics per channel.
 
-Shapes: F frames of an episode, N latent tokens, C channels per token.
+Shapes: F frames of an episode, K latents (one for every `stride` frames), N latent tokens, C channels per token.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.progress import track
 from safetensors import SafetensorError, safe_open
 
-from ahriuwu_cli.core.artifact import canonical, hash_file, write_manifest, write_tensors
+from ahriuwu_cli.core.artifact import canonical, hash_file, hash_tensors, write_manifest, write_tensors
 from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.errors import ArtifactError, DataError
 from ahriuwu_cli.core.report import Report
 from ahriuwu_cli.core.specs import FrameSpec, LatentSpec
 from ahriuwu_cli.episodes.store import EpisodeStore
-from ahriuwu_cli.latents.config import LatentsSection
+from ahriuwu_cli.latents.config import NOT_CONTENT, LatentsSection
 from ahriuwu_cli.tokenizer.checkpoint import load_tokenizer
 from ahriuwu_cli.tokenizer.coding import encode_episode
 
@@ -29,7 +29,7 @@ DTYPES = {"float16": torch.float16, "float32": torch.float32}
 def build_latents(
     episodes: Path, tokenizer_path: Path, out: Path, settings: LatentsSection, runtime: Runtime
 ) -> Report:
-    """Encode all episodes into `out`. Files already there from the same tokenizer and episode are kept.
+    """Encode all episodes into `out`. Files already there, whole and from the same tokenizer and episode, are kept.
 
     Raises:
         ArtifactError: the frames of the store are not those the tokenizer was made for.
@@ -39,6 +39,7 @@ def build_latents(
     if not store.ids("train"):
         raise DataError(f"{episodes} has no training episode", hint="record episodes with `ahriuwu data record`")
     tokenizer, header = load_tokenizer(tokenizer_path, runtime.device)
+    runtime.serve(tokenizer)
     require_frames(store.frame_spec, header.specs["frame"], tokenizer_path)
     entries, moments = [], _Moments(tokenizer.latent_spec.dim_token)
     console = Console(stderr=True)
@@ -46,19 +47,19 @@ def build_latents(
     for record in track(store.episodes, "latents", transient=True, console=console, disable=quiet):
         path = out / f"{record.id}.safetensors"
         source = {"tokenizer": header.fingerprint, "episode": record.sha256, "dtype": settings.dtype}
-        made_from = {"made_from": canonical(source)}  # one entry: several would be written in any order
-        latents = _kept(path, made_from)
+        latents = _kept(path, source)
         if latents is None:
             frames = torch.from_numpy(store.read(record.id).frames)
             latents = encode_episode(tokenizer, frames, runtime, settings.batch_size).to(DTYPES[settings.dtype])
-            write_tensors(path, {"latents": latents}, made_from)
+            write_tensors(path, {"latents": latents}, _origin(source, latents))
         if record.split == "train":
             moments.add(latents.float().numpy())
         entries.append(
             {
                 "id": record.id,
                 "file": path.name,
-                "num_frames": len(latents),
+                "num_frames": record.num_steps + 1,
+                "num_latents": len(latents),
                 "split": record.split,
                 "sha256": hash_file(path),
             }
@@ -67,7 +68,7 @@ def build_latents(
     written = write_manifest(
         out,
         "latents",
-        config=settings.model_dump(exclude={"shard_frames"}),
+        config=settings.model_dump(exclude={"shard_frames", *NOT_CONTENT}),
         specs={"latent": spec.model_dump(), "frame": store.frame_spec.model_dump()},
         parents={"episodes": store.header.fingerprint, "tokenizer": header.fingerprint},
         info={"episodes": entries},
@@ -95,7 +96,7 @@ class _Moments:
         self.square = np.zeros(channels)
 
     def add(self, latents: np.ndarray) -> None:
-        """latents (F, N, C)."""
+        """latents (K, N, C)."""
         flat = latents.reshape(-1, latents.shape[-1]).astype(np.float64)
         self.count += len(flat)
         self.total += flat.sum(axis=0)
@@ -108,26 +109,41 @@ class _Moments:
         return {"mean": tuple(float(v) for v in mean), "std": tuple(float(v) for v in std)}
 
 
-def _kept(path: Path, made_from: dict[str, str]) -> torch.Tensor | None:
-    """Latents of an earlier, interrupted build, when they come from the same tokenizer and episode."""
+def _origin(source: dict[str, str], latents: torch.Tensor) -> dict[str, str]:
+    """What a file says of itself: what its latents were made from, and their hash."""
+    # one entry: several would be written in any order
+    return {"made_from": canonical(source | {"content": hash_tensors({"latents": latents})})}
+
+
+def _kept(path: Path, source: dict[str, str]) -> torch.Tensor | None:
+    """Latents of an earlier build, when they are whole and come from the same tokenizer and episode (pitfall 20)."""
     if not path.is_file():
         return None
     try:
         with safe_open(str(path), framework="pt") as handle:
-            return handle.get_tensor("latents") if handle.metadata() == made_from else None
+            latents, origin = handle.get_tensor("latents"), handle.metadata()
     except (SafetensorError, OSError):
         return None  # damaged: it is made again
+    return latents if origin == _origin(source, latents) else None
 
 
 def _report(fingerprint: str, spec: LatentSpec, entries: list[dict[str, object]], moments: _Moments) -> Report:
-    frames = sum(int(str(entry["num_frames"])) for entry in entries)
+    frames, latents = (sum(int(str(entry[key])) for entry in entries) for key in ("num_frames", "num_latents"))
+    pace = "frame" if spec.stride == 1 else f"{spec.stride} frames"
     rows = [
         ("episodes", str(len(entries))),
         ("frames", f"{frames:,}"),
-        ("latents per frame", f"{spec.num_tokens} x {spec.dim_token} ({spec.layout})"),
+        ("latents", f"{latents:,}, one per {pace}"),
+        ("tokens of a latent", f"{spec.num_tokens} x {spec.dim_token} ({spec.layout})"),
         ("mean of channel means", f"{np.mean(spec.mean):+.3f}"),
         ("mean of channel spreads", f"{np.mean(spec.std):.3f}"),
         ("fingerprint", fingerprint),
     ]
-    data = {"episodes": len(entries), "frames": frames, "latent": spec.model_dump(), "fingerprint": fingerprint}
+    data = {
+        "episodes": len(entries),
+        "frames": frames,
+        "latents": latents,
+        "latent": spec.model_dump(),
+        "fingerprint": fingerprint,
+    }
     return Report("latents", ("what", "value"), rows, data)

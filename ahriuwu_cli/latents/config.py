@@ -14,4 +14,8 @@ class LatentsSection(Section):
 
     batch_size: int = Field(default=256, ge=1, description="frames encoded at once")
     dtype: Literal["float16", "float32"] = Field(default="float16", description="stored type")
-    shard_frames: int = Field(default=100_000, ge=1, description="frames per packed shard")
+    shard_frames: int = Field(default=100_000, ge=1, description="latents per packed shard")
+
+
+NOT_CONTENT = {"batch_size"}
+"""Keys that say how the work is done, not what comes out: no part of an artifact's config or fingerprint."""

@@ -1,6 +1,6 @@
 """`latents pack`: latents and aligned blocks of all episodes in a few large shards, made for random windows.
 
-Shapes: F frames of an episode, N latent tokens, C channels per token, A action width.
+Shapes: K latents of an episode (one for every `stride` frames), N latent tokens, C channels per token, A action width.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from ahriuwu_cli.core.artifact import (
 )
 from ahriuwu_cli.core.errors import ArtifactError
 from ahriuwu_cli.core.report import Report
-from ahriuwu_cli.episodes.alignment import to_blocks
+from ahriuwu_cli.core.specs import LatentSpec
+from ahriuwu_cli.episodes.alignment import num_latents, to_blocks
 from ahriuwu_cli.episodes.episode import Episode
 from ahriuwu_cli.episodes.store import EpisodeStore
-from ahriuwu_cli.latents.config import LatentsSection
+from ahriuwu_cli.latents.config import NOT_CONTENT, LatentsSection
 from ahriuwu_cli.latents.windows import BLOCK_ARRAYS
 
 
@@ -33,31 +34,34 @@ def pack_latents(episodes: Path, latents: Path, out: Path, settings: LatentsSect
     """Write shards and manifest into `out`; an earlier pack there is good until the new manifest replaces it.
 
     Raises:
-        ArtifactError: the latents are of other episodes, their frame counts differ, or a file is not the one
-            that their manifest lists.
+        ArtifactError: the latents are of other episodes, their counts differ, or a file is not the one that
+            their manifest lists.
     """
     store = EpisodeStore.open(episodes)
     header = read_header(latents, "latents")
     check_fingerprint(latents, header, "")
     require_parent(latents, header, episodes, store.header)
+    stride = LatentSpec.model_validate(header.specs["latent"]).stride
     counts = {entry["id"]: entry for entry in header.info["episodes"]}
     writer = _ShardWriter(out, f"{header.fingerprint}_{settings.shard_frames}", settings.shard_frames)
     entries: list[dict[str, Any]] = []
     for record in store.episodes:
         episode = store.read(record.id)
         array = _read_latents(latents, counts[record.id])
-        if len(array) != len(episode.frames):
+        if len(array) != num_latents(len(episode.frames), stride):
+            pace = "" if stride == 1 else f" of {stride} frames each"
             raise ArtifactError(
-                f"episode {record.id} has {len(episode.frames)} frames but {len(array)} latents",
+                f"episode {record.id} has {len(episode.frames)} frames but {len(array)} latents{pace}",
                 hint="run `ahriuwu latents build` again",
             )
-        shard, start = writer.add(_blocks(episode) | {"latents": array})
+        shard, start = writer.add(_blocks(episode, stride) | {"latents": array})
         entries.append(
             {
                 "id": record.id,
                 "shard": shard,
                 "start": start,
-                "num_frames": len(array),
+                "num_frames": len(episode.frames),
+                "num_latents": len(array),
                 "split": record.split,
                 "task": store.tasks.index(record.task),
             }
@@ -66,27 +70,35 @@ def pack_latents(episodes: Path, latents: Path, out: Path, settings: LatentsSect
     written = write_manifest(
         out,
         "packed",
-        config=settings.model_dump(),
-        specs=header.specs | {"action": store.action_spec.model_dump()},
+        config=settings.model_dump(exclude=NOT_CONTENT),
+        specs=header.specs | {"action": store.action_spec.repeated(stride).model_dump()},
         parents=header.parents | {"latents": header.fingerprint},
         info={"tasks": store.tasks, "episodes": entries, "shards": shards},
     )
     writer.remove_others()
     frames = sum(entry["num_frames"] for entry in entries)
+    latents_in_all = sum(entry["num_latents"] for entry in entries)
     held = sum(entry["num_frames"] for entry in entries if entry["split"] == "heldout")
     rows = [
         ("episodes", str(len(entries))),
         ("frames, train", f"{frames - held:,}"),
         ("frames, held out", f"{held:,}"),
+        ("latents", f"{latents_in_all:,}"),
         ("shards", str(len(shards))),
         ("fingerprint", written.fingerprint),
     ]
-    data = {"episodes": len(entries), "frames": frames, "shards": len(shards), "fingerprint": written.fingerprint}
+    data = {
+        "episodes": len(entries),
+        "frames": frames,
+        "latents": latents_in_all,
+        "shards": len(shards),
+        "fingerprint": written.fingerprint,
+    }
     return Report("packed latents", ("what", "value"), rows, data)
 
 
 def _read_latents(folder: Path, entry: dict[str, Any]) -> np.ndarray:
-    """Latents (F, N, C) of one episode, as the manifest lists them: a build that stopped leaves newer files."""
+    """Latents (K, N, C) of one episode, as the manifest lists them: a build that stopped leaves newer files."""
     path = folder / entry["file"]
     if not path.is_file() or hash_file(path) != entry["sha256"]:
         found = "was changed since" if path.is_file() else "is missing"
@@ -97,20 +109,21 @@ def _read_latents(folder: Path, entry: dict[str, Any]) -> np.ndarray:
     return read_arrays(path)["latents"]
 
 
-def _blocks(episode: Episode) -> dict[str, np.ndarray]:
-    """Aligned arrays of length F; flags as uint8."""
+def _blocks(episode: Episode, stride: int) -> dict[str, np.ndarray]:
+    """Aligned arrays of length K; flags as uint8."""
     blocks = to_blocks(
         actions=episode.actions,
         action_valid=episode.action_valid,
         rewards=episode.rewards,
         terminals=episode.terminals,
+        stride=stride,
     )
     arrays = {name: getattr(blocks, name) for name in BLOCK_ARRAYS}
     return {name: array.astype(np.uint8) if array.dtype == bool else array for name, array in arrays.items()}
 
 
 class _ShardWriter:
-    """Collects episodes and writes a shard whenever `limit` frames are reached.
+    """Collects episodes and writes a shard whenever `limit` latents are reached.
 
     `name` stands in the files' names and differs where their content does, so that no shard of another pack is
     written over.
@@ -120,15 +133,15 @@ class _ShardWriter:
         self.folder, self.name, self.limit = folder, name, limit
         self.shards: list[dict[str, Any]] = []
         self._parts: list[dict[str, np.ndarray]] = []
-        self._frames = 0
+        self._rows = 0
 
     def add(self, arrays: dict[str, np.ndarray]) -> tuple[int, int]:
         """Append an episode; returns its shard number and first row."""
-        if self._frames >= self.limit:
+        if self._rows >= self.limit:
             self._flush()
-        place = len(self.shards), self._frames
+        place = len(self.shards), self._rows
         self._parts.append(arrays)
-        self._frames += len(arrays["latents"])
+        self._rows += len(arrays["latents"])
         return place
 
     def finish(self) -> list[dict[str, Any]]:
@@ -149,5 +162,5 @@ class _ShardWriter:
         path = self.folder / f"shard_{self.name}_{len(self.shards):04d}.safetensors"
         joined = {name: np.concatenate([part[name] for part in self._parts]) for name in self._parts[0]}
         write_tensors(path, {name: torch.from_numpy(array) for name, array in joined.items()}, {})
-        self.shards.append({"file": path.name, "num_frames": self._frames, "sha256": hash_file(path)})
-        self._parts, self._frames = [], 0
+        self.shards.append({"file": path.name, "num_latents": self._rows, "sha256": hash_file(path)})
+        self._parts, self._rows = [], 0

@@ -1,20 +1,20 @@
 """Grouped-query attention with QK-norm, RoPE and optional logit soft cap, over space or over time.
 
-Shapes: B batch, T time steps, S tokens per step, D model width, H heads, G key/value heads, E head width.
+Shapes: B batch, T time steps, S tokens per step, D model width, E head width, G key/value heads, R query heads
+for each of them (H = G*R query heads in all), N independent sequences, L their length.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ahriuwu_cli.nn.cache import KVCache
-from ahriuwu_cli.nn.norm import rms_norm
-from ahriuwu_cli.nn.rotary import rotary_table, rotate
+from ahriuwu_cli.nn.cache import MOST_NEW, KVCache
+from ahriuwu_cli.nn.rotary import Table, norm_rotate, rotary_table
 
 MANUAL_LENGTH = 256
 """On the CPU, attention over at most this many keys is plain matrix products.
@@ -38,78 +38,96 @@ class TimeScope:
     separate: Tensor | None = None
     window: int | None = None
     cache: KVCache | None = None
+    _known: dict[tuple[int, int], tuple[Table, Tensor | None]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         assert self.cache is None or (self.separate is None and self.window is None), "a cache has its own window"
 
+    def reach(self, length: int, dim_head: int, device: torch.device) -> tuple[Table, Tensor | None]:
+        """Rotary table of the newest `length` steps and the mask of what they see, the same for every layer."""
+        key = length, dim_head
+        if key not in self._known:
+            start = self.cache.count if self.cache is not None else 0
+            self._known[key] = rotary_table(start, length, dim_head, device), self._mask(length, device)
+        return self._known[key]
+
+    def _mask(self, length: int, device: torch.device) -> Tensor | None:
+        if self.cache is None:
+            return time_mask(length, self.window, self.separate, device) if length > 1 else None
+        if length > MOST_NEW:
+            return time_mask(length, self.cache.context_length, None, device)
+        return self.cache.visible(length, device)
+
 
 class Attention(nn.Module):
-    """Attention over the tokens of one step (`over_space`) or over the steps of one token (`over_time`)."""
+    """Attention over the tokens of one step (`over_space`) or over the steps of one token (`over_time`).
+
+    The rows of `qkv` are ordered by key head: R queries, their key, their value.
+    """
 
     def __init__(self, dim: int, num_heads: int, num_kv_heads: int, soft_cap: float | None) -> None:
         super().__init__()
-        self.num_heads, self.num_kv_heads, self.soft_cap = num_heads, num_kv_heads, soft_cap
+        self.num_kv_heads, self.num_queries, self.soft_cap = num_kv_heads, num_heads // num_kv_heads, soft_cap
         self.dim_head = dim // num_heads
-        self.qkv = nn.Linear(dim, (num_heads + 2 * num_kv_heads) * self.dim_head, bias=False)
+        self.qkv = nn.Linear(dim, num_kv_heads * (self.num_queries + 2) * self.dim_head, bias=False)
         self.out = nn.Linear(dim, dim, bias=False)
         self.logit_gain = nn.Parameter(torch.ones(()))  # logits of normalised queries and keys are bounded
 
-    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x (B, T, S, D) -> q (B, T, S, H, E), k and v (B, T, S, G, E); q and k normalised, not rotated."""
-        heads = self.qkv(x).unflatten(-1, (-1, self.dim_head))  # (B, T, S, H+2G, E)
-        q, k, v = heads.split([self.num_heads, self.num_kv_heads, self.num_kv_heads], dim=-2)
-        return rms_norm(q).to(v.dtype), rms_norm(k).to(v.dtype), v
+    def _project(self, x: Tensor) -> Tensor:
+        """x (B, T, S, D) -> queries, keys and values (B, T, S, G, R+2, E)."""
+        heads: Tensor = self.qkv(x).unflatten(-1, (self.num_kv_heads, self.num_queries + 2, self.dim_head))
+        return heads
 
-    def over_space(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """x (B, T, S, D) -> (B, T, S, D); mask (S, S) bool, True = visible."""
-        batch, length, tokens, dim = x.shape
-        table = rotary_table(torch.arange(tokens, device=x.device), self.dim_head)
-        q, k, v = (part.flatten(0, 1).transpose(1, 2) for part in self._project(x))  # (B*T, H|G, S, E)
-        y = self._attend(rotate(q, self._with_gain(table)), rotate(k, table), v, mask)  # (B*T, H, S, E)
-        out: Tensor = self.out(y.transpose(1, 2).reshape(batch, length, tokens, dim))
+    def _rotated(self, heads: Tensor, table: Table) -> tuple[Tensor, Tensor, Tensor]:
+        """heads (N, G, R+2, L, E) -> q (N, G, R, L, E), k and v (N, G, L, E); q and k normalised and rotated."""
+        unturned, v = torch.split_with_sizes(heads, [self.num_queries + 1, 1], dim=2)
+        q, k = torch.split_with_sizes(norm_rotate(unturned, table), [self.num_queries, 1], dim=2)
+        return q, k.squeeze(2), v.squeeze(2)
+
+    def over_space(self, x: Tensor, mask: Tensor | None, table: Table | None = None) -> Tensor:
+        """x (B, T, S, D) -> (B, T, S, D); mask (S, S) bool, True = visible; table of positions 0..S-1, if at hand."""
+        table = table or rotary_table(0, x.shape[2], self.dim_head, x.device)
+        heads = self._project(x).flatten(0, 1).permute(0, 2, 3, 1, 4)  # (B*T, G, R+2, S, E)
+        q, k, v = self._rotated(heads, table)  # (B*T, G, R, S, E), (B*T, G, S, E) twice
+        y = self._attend(q, k, v, mask)  # (B*T, G, R, S, E)
+        out: Tensor = self.out(y.permute(0, 3, 1, 2, 4).reshape(x.shape))
         return out
 
     def over_time(self, x: Tensor, scope: TimeScope, layer: int) -> Tensor:
         """x (B, T, S, D) -> (B, T, S, D), causal in T; `layer` is this layer's index in the cache."""
-        batch, length, tokens, dim = x.shape
-        start = scope.cache.count if scope.cache is not None else 0
-        table = rotary_table(torch.arange(start, start + length, device=x.device), self.dim_head)
-        # Heads and tokens merge: query head s*H+h belongs to key head s*G+h//(H/G), as GQA wants it.
-        q, k, v = (part.permute(0, 2, 3, 1, 4).flatten(1, 2) for part in self._project(x))  # (B, S*(H|G), T, E)
-        q, k = rotate(q, self._with_gain(table)), rotate(k, table)
-        window = scope.window
+        table, mask = scope.reach(x.shape[1], self.dim_head, x.device)
+        # Every token's steps are a sequence of their own, for each key head: (B, S*G, R+2, T, E).
+        heads = self._project(x).permute(0, 2, 3, 4, 1, 5).flatten(1, 2)
+        q, k, v = self._rotated(heads, table)  # (B, S*G, R, T, E), (B, S*G, T, E) twice
         if scope.cache is not None:
             k, v = scope.cache.update(layer, k, v)
-            window = scope.cache.context_length
-        mask: Tensor | None = None
-        if length > 1:
-            mask = time_mask(length, window, scope.separate, x.device)
-        elif scope.cache is not None:
-            mask = scope.cache.visible(x.device)
-        y = self._attend(q, k, v, mask)  # (B, S*H, T, E)
-        y = y.reshape(batch, tokens, self.num_heads, length, self.dim_head).permute(0, 3, 1, 2, 4)  # (B, T, S, H, E)
-        out: Tensor = self.out(y.reshape(batch, length, tokens, dim))
+        y = self._attend(q, k, v, mask)  # (B, S*G, R, T, E)
+        y = torch.unflatten(y, 1, (x.shape[2], -1)).permute(0, 4, 1, 2, 3, 5)  # (B, T, S, G, R, E)
+        out: Tensor = self.out(y.reshape(x.shape))
         return out
 
-    def _with_gain(self, table: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """The rotary table of the queries, which carries the logit gain along."""
-        return table[0] * self.logit_gain, table[1] * self.logit_gain
-
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        """q (N, H, Lq, E), k and v (N, G, Lk, E), mask broadcastable to (N, 1, Lq, Lk) -> (N, H, Lq, E)."""
-        long = k.shape[2] > MANUAL_LENGTH or q.device.type != "cpu"
-        if self.soft_cap is None and long:
-            grouped = q.shape[1] != k.shape[1]
-            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=grouped)
-        # Query heads that share a key head are stacked as rows: (N, G, H/G * Lq, E).
-        rows = q.reshape(q.shape[0], k.shape[1], -1, q.shape[-1])
-        logits = rows @ k.transpose(-1, -2) / math.sqrt(self.dim_head)
+        """q (N, G, R, Lq, E), k and v (N, G, Lk, E), mask broadcastable to (N, 1, Lq, Lk) -> (N, G, R, Lq, E)."""
+        if self.soft_cap is None and (k.shape[2] > MANUAL_LENGTH or q.device.type != "cpu"):
+            return self._attend_fused(q, k, v, mask)
+        rows = q.flatten(2, 3)  # queries that share a key are rows of one product: (N, G, R*Lq, E)
+        logits = rows @ k.transpose(-1, -2) * (self.logit_gain / math.sqrt(self.dim_head))  # (N, G, R*Lq, Lk)
         if self.soft_cap is not None:
             logits = self.soft_cap * torch.tanh(logits / self.soft_cap)
         if mask is not None:
-            by_head = logits.reshape(*logits.shape[:2], -1, q.shape[2], k.shape[2])  # (N, G, H/G, Lq, Lk)
-            logits = by_head.masked_fill(~mask.unsqueeze(-3), float("-inf")).flatten(2, 3)
+            by_query = torch.unflatten(logits, 2, (self.num_queries, -1))  # (N, G, R, Lq, Lk)
+            logits = by_query.masked_fill(~mask.unsqueeze(-3), float("-inf")).flatten(2, 3)
         return (logits.softmax(dim=-1).to(v.dtype) @ v).reshape(q.shape)
+
+    def _attend_fused(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        """The same with the fused kernel; each key head is a sequence of its own with R query heads."""
+        groups = q.shape[1]
+        if mask is not None and mask.dim() == 4 and mask.shape[0] > 1:
+            mask = mask.repeat_interleave(groups, dim=0)  # (N*G, 1, Lq, Lk)
+        gained = q.flatten(0, 1) * self.logit_gain.to(q.dtype)  # (N*G, R, Lq, E)
+        keys, values = k.flatten(0, 1).unsqueeze(1), v.flatten(0, 1).unsqueeze(1)  # (N*G, 1, Lk, E)
+        y = F.scaled_dot_product_attention(gained, keys, values, attn_mask=mask, enable_gqa=self.num_queries > 1)
+        return torch.unflatten(y, 0, (-1, groups))
 
 
 def time_mask(length: int, window: int | None, separate: Tensor | None, device: torch.device) -> Tensor:

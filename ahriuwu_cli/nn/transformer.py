@@ -5,43 +5,94 @@ Shapes: B batch, T time steps, S tokens per step, D model width.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ahriuwu_cli.core.training.recompute import Recomputing
 from ahriuwu_cli.nn.attention import Attention, TimeScope
 from ahriuwu_cli.nn.cache import KVCache
-from ahriuwu_cli.nn.norm import rms_norm
+from ahriuwu_cli.nn.norm import norm_for_product, rms_norm
+from ahriuwu_cli.nn.rotary import Table, rotary_table
 
 INIT_STD = 0.02
 
 
 class SwiGLU(nn.Module):
-    """Gated feed-forward layer of hidden width 8/3 D, rounded up to a multiple of 32."""
+    """Gated feed-forward layer; hidden width 8/3 D, rounded up to a multiple of 32, unless given."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, hidden: int | None = None) -> None:
         super().__init__()
-        hidden = -(-8 * dim // 3 // 32) * 32
+        hidden = hidden or -(-8 * dim // 3 // 32) * 32
         self.gate = nn.Linear(dim, hidden, bias=False)
         self.up = nn.Linear(dim, hidden, bias=False)
         self.down = nn.Linear(hidden, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., D) -> (..., D)."""
-        y: Tensor = self.down(F.silu(self.gate(x)) * self.up(x))
+        y: Tensor = self.down(gated(self.gate(x), self.up(x)))
         return y
 
 
+class _Gated(torch.autograd.Function):
+    """h = silu(g) u, keeping g and u alone: the backward pass computes silu(g) again."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        return F.silu(gate).mul_(up)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        (gradient,) = gradients
+        gate, up = ctx.saved_tensors
+        through = gradient * up
+        return torch.ops.aten.silu_backward(through, gate), F.silu(gate).mul_(gradient)
+
+
+def gated(gate: Tensor, up: Tensor) -> Tensor:
+    """silu(gate) * up, two tensors of one shape."""
+    return _Gated.apply(gate, up)  # type: ignore[no-any-return, no-untyped-call]
+
+
 class Block(nn.Module):
-    """Attention over space or time and a feed-forward layer, each pre-normalised and residual."""
+    """Attention over space, time or (one after the other) both, and a feed-forward layer.
 
-    def __init__(self, dim: int, num_heads: int, num_kv_heads: int, soft_cap: float | None) -> None:
+    Each is pre-normalised and residual.
+
+    Args:
+        attend: makes one attention layer.
+        feed: the feed-forward layer.
+        space: attend over the tokens of a step.
+        time_layer: index of this block's time attention in the cache; None for none.
+    """
+
+    def __init__(self, attend: Callable[[], Attention], feed: SwiGLU, *, space: bool, time_layer: int | None) -> None:
         super().__init__()
-        self.attention = Attention(dim, num_heads, num_kv_heads, soft_cap)
-        self.feed = SwiGLU(dim)
+        self.space = attend() if space else None
+        self.time = attend() if time_layer is not None else None
+        self.feed = feed
+        self.time_layer = time_layer
+
+    def forward(self, x: Tensor, space_mask: Tensor | None, space_table: Table, scope: TimeScope) -> Tensor:
+        """x (B, T, S, D) -> (B, T, S, D)."""
+        if self.space is not None:
+            x = x + self.space.over_space(norm_for_product(x), space_mask, space_table)
+        if self.time is not None:
+            assert self.time_layer is not None
+            x = x + self.time.over_time(norm_for_product(x), scope, self.time_layer)
+        out: Tensor = x + self.feed(norm_for_product(x))
+        return out
 
 
-class SpaceTimeTransformer(nn.Module):
-    """A stack of blocks; block i attends over time when (i + 1) is a multiple of `time_every`."""
+class SpaceTimeTransformer(Recomputing):
+    """A stack of blocks: block i attends over time when (i + 1) is a multiple of `time_every`, over space otherwise.
+
+    With `time_every` = 1 every block attends over both.
+    """
 
     def __init__(
         self,
@@ -51,11 +102,22 @@ class SpaceTimeTransformer(nn.Module):
         num_kv_heads: int,
         time_every: int,
         soft_cap: float | None,
+        feed_width: int | None = None,
     ) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(Block(dim, num_heads, num_kv_heads, soft_cap) for _ in range(num_layers))
-        time_layers = [layer for layer in range(num_layers) if (layer + 1) % time_every == 0]
-        self.time_index = {layer: index for index, layer in enumerate(time_layers)}
+        self.num_time_layers, self.dim_head = num_layers // time_every, dim // num_heads
+
+        def block(layer: int) -> Block:
+            over_time = (layer + 1) % time_every == 0
+            return Block(
+                lambda: Attention(dim, num_heads, num_kv_heads, soft_cap),
+                SwiGLU(dim, feed_width),
+                space=not over_time or time_every == 1,
+                time_layer=layer // time_every if over_time else None,
+            )
+
+        self.blocks = nn.ModuleList(block(layer) for layer in range(num_layers))
+        self._last_over_space = max(layer for layer, block in enumerate(self.blocks) if block.space is not None)
         self._initialise(num_layers)
 
     def _initialise(self, num_layers: int) -> None:
@@ -63,28 +125,28 @@ class SpaceTimeTransformer(nn.Module):
         for name, parameter in self.named_parameters():
             if parameter.dim() < 2:
                 continue
-            writes = name.endswith(("attention.out.weight", "feed.down.weight"))
+            writes = name.endswith(("out.weight", "feed.down.weight"))
             nn.init.normal_(parameter, std=INIT_STD * ((2 * num_layers) ** -0.5 if writes else 1.0))
 
     def new_cache(self, context_length: int) -> KVCache:
         """An empty cache for the time layers of this stack."""
-        return KVCache(len(self.time_index), context_length)
+        return KVCache(self.num_time_layers, context_length)
 
-    def forward(self, x: Tensor, space_mask: Tensor | None, scope: TimeScope) -> Tensor:
-        """x (B, T, S, D) -> (B, T, S, D), normalised at the end.
+    def forward(
+        self, x: Tensor, space_mask: Tensor | None, scope: TimeScope, read: Sequence[slice] = (slice(None),)
+    ) -> Tensor:
+        """x (B, T, S, D) -> (B, T, R, D), normalised at the end.
 
         Args:
             x: tokens; with a cache in `scope`, only those of the newest steps.
             space_mask: (S, S) bool, True where the row may attend to the column; None for all.
             scope: what the time layers see.
+            read: groups of tokens that the caller reads, R in all. The others are dropped after the last block over
+                space, when nothing that is read can see them any more.
         """
+        space_table = rotary_table(0, x.shape[2], self.dim_head, x.device)
         for layer, block in enumerate(self.blocks):
-            assert isinstance(block, Block)
-            y = rms_norm(x)
-            if layer in self.time_index:
-                x = x + block.attention.over_time(y, scope, self.time_index[layer])
-            else:
-                x = x + block.attention.over_space(y, space_mask)
-            x = x + block.feed(rms_norm(x))
-        out: Tensor = rms_norm(x)
-        return out
+            x = self.call(block, x, space_mask, space_table, scope)
+            if layer == self._last_over_space:
+                x = torch.cat([x[:, :, group] for group in read], dim=2)
+        return rms_norm(x)

@@ -9,6 +9,7 @@ import torch
 from ahriuwu_cli.core.artifact import Header, load_strictly, read_weights
 from ahriuwu_cli.core.errors import ArtifactError
 from ahriuwu_cli.core.specs import FrameSpec
+from ahriuwu_cli.tokenizer.frozen import FrozenTokenizer, require_files
 from ahriuwu_cli.tokenizer.protocol import Tokenizer
 from ahriuwu_cli.tokenizer.registry import config_class, module_class
 
@@ -18,7 +19,8 @@ def load_tokenizer(path: Path, device: torch.device) -> tuple[Tokenizer, Header]
 
     Raises:
         InputError: the file is missing.
-        ArtifactError: it is damaged, of another kind, or does not fit its own config.
+        ArtifactError: it is damaged, of another kind, or does not fit its own config, or a file outside it that
+            it stands on was changed.
     """
     header, tensors = read_weights(path, "tokenizer")
     try:
@@ -33,4 +35,6 @@ def load_tokenizer(path: Path, device: torch.device) -> tuple[Tokenizer, Header]
         ) from error
     tokenizer = build(config, frame)
     load_strictly(tokenizer, tensors, path)
+    if isinstance(tokenizer, FrozenTokenizer):
+        require_files(path, header, tokenizer)
     return tokenizer.requires_grad_(False).eval().to(device), header

@@ -1,6 +1,7 @@
 """The convolutional tokenizer: strided convolutions to a token grid with a tanh bottleneck, mirrored decoder.
 
-Shapes: B batch, T time steps, H and W frame size, h and w token grid, N = h*w tokens, C channels per token.
+Shapes: B batch, T time steps, H and W frame size, H' and W' size of the padded frame, h and w token grid, N = h*w
+tokens, C channels per token.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ahriuwu_cli.core.errors import ConfigError
 from ahriuwu_cli.core.specs import FrameSpec, LatentSpec
 from ahriuwu_cli.tokenizer.config import CnnModel
+from ahriuwu_cli.tokenizer.padding import Padding
 from ahriuwu_cli.tokenizer.protocol import Tokenizer
 
 MAX_WIDENING = 4
@@ -43,16 +44,12 @@ class CnnTokenizer(Tokenizer):
 
     def __init__(self, config: CnnModel, frame: FrameSpec) -> None:
         super().__init__(config, frame)
-        if frame.height % config.patch or frame.width % config.patch:
-            raise ConfigError(
-                f"frame size {frame.height}x{frame.width} is not divisible by tokenizer.model.patch {config.patch}",
-                hint="change data.height and data.width to multiples of the patch, or choose another patch",
-            )
-        self.grid = (frame.height // config.patch, frame.width // config.patch)
+        self.padding = Padding.of(frame, config.patch)
+        self.grid = self.padding.grid
         self.latent_spec = LatentSpec(
             num_tokens=self.grid[0] * self.grid[1],
             dim_token=config.dim_token,
-            layout=f"grid {self.grid[0]}x{self.grid[1]}",
+            layout=f"grid {self.grid[0]}x{self.grid[1]}{self.padding.note}",
             bound=1.0,
         )
         halvings = config.patch.bit_length() - 1
@@ -63,7 +60,8 @@ class CnnTokenizer(Tokenizer):
     def encode(self, pixels: Tensor) -> Tensor:
         """pixels (B, T, 3, H, W) in [-1, 1] -> latents (B, T, N, C) in [-1, 1]."""
         batch, length = pixels.shape[:2]
-        x = pixels.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        x = self.padding.pad(pixels).flatten(0, 1)  # (B*T, 3, H', W')
+        x = x.contiguous(memory_format=torch.channels_last)
         grid = torch.tanh(self.encoder(x).float())  # (B*T, C, h, w)
         return grid.flatten(2).transpose(1, 2).reshape(batch, length, -1, self.config.dim_token)
 
@@ -71,13 +69,17 @@ class CnnTokenizer(Tokenizer):
         """latents (B, T, N, C) -> pixels (B, T, 3, H, W)."""
         batch, length = latents.shape[:2]
         grid = latents.flatten(0, 1).transpose(1, 2).reshape(batch * length, -1, *self.grid)  # (B*T, C, h, w)
-        pixels: Tensor = self.decoder(grid.contiguous(memory_format=torch.channels_last)).float()  # (B*T, 3, H, W)
-        return pixels.reshape(batch, length, *pixels.shape[1:])
+        pixels: Tensor = self.decoder(grid.contiguous(memory_format=torch.channels_last)).float()
+        return self.padding.crop(pixels.reshape(batch, length, *pixels.shape[1:]))  # from (B, T, 3, H', W')
 
 
 def _encoder(widths: list[int], config: CnnModel) -> nn.Sequential:
+    """Pixels (B, 3, H', W') -> grid (B, C, h, w): a stem if wanted, then one halving and its blocks per width."""
     layers: list[nn.Module] = []
     channels = 3
+    if config.stem:
+        layers += [nn.Conv2d(3, config.base_channels, 3, padding=1), nn.GELU()]
+        channels = config.base_channels
     for width in widths:
         layers += [nn.Conv2d(channels, width, 4, stride=2, padding=1), nn.GELU()]
         layers += [ResidualBlock(width) for _ in range(config.blocks_per_stage)]
@@ -98,11 +100,14 @@ class Upsample(nn.Module):
 
 
 def _decoder(widths: list[int], config: CnnModel) -> nn.Sequential:
+    """The encoder mirrored: grid (B, C, h, w) -> pixels (B, 3, H', W')."""
     layers: list[nn.Module] = [nn.Conv2d(config.dim_token, widths[-1], 3, padding=1)]
     for level in reversed(range(len(widths))):
         layers += [ResidualBlock(widths[level]) for _ in range(config.blocks_per_stage)]
-        out = widths[level - 1] if level else 3
-        layers.append(Upsample(widths[level], out))
-        if level:
+        last = config.base_channels if config.stem else 3
+        layers.append(Upsample(widths[level], widths[level - 1] if level else last))
+        if level or config.stem:
             layers.append(nn.GELU())
+    if config.stem:
+        layers.append(nn.Conv2d(config.base_channels, 3, 3, padding=1))
     return nn.Sequential(*layers)

@@ -1,6 +1,7 @@
 """Whole episodes through a tokenizer: encode frames to latents, decode latents to frames.
 
-Shapes: F frames, B batch, T time steps, H and W frame size, N latent tokens, C channels per token.
+Shapes: F frames, K latents (one for every `stride` frames), B batch, T time steps, H and W frame size, N latent
+tokens, C channels per token.
 """
 
 from __future__ import annotations
@@ -14,23 +15,36 @@ from ahriuwu_cli.tokenizer.protocol import Tokenizer, to_frames, to_pixels
 
 @torch.no_grad()
 def encode_episode(tokenizer: Tokenizer, frames: Tensor, runtime: Runtime, batch_size: int) -> Tensor:
-    """Latents of one episode from its first frame on: frames (F, H, W, 3) uint8 -> (F, N, C) fp32 on the CPU."""
-    stream = tokenizer.stream()
+    """Latents of one episode from its first frame on: frames (F, H, W, 3) uint8 -> (K, N, C) fp32 on the CPU."""
+    stream = tokenizer.encode_stream()
     parts = []
     for chunk in torch.split(frames, batch_size):
         with runtime.autocast():
             latents = stream.encode(to_pixels(chunk.to(runtime.device))[None])
         parts.append(latents[0].float().cpu())
+    with runtime.autocast():
+        rest = stream.finish()
+    if rest is not None:
+        parts.append(rest[0].float().cpu())
     return torch.cat(parts)
 
 
 @torch.no_grad()
 def decode_latents(tokenizer: Tokenizer, latents: Tensor, runtime: Runtime, batch_size: int) -> Tensor:
-    """Frames (B, T, H, W, 3) uint8 on the CPU of latents (B, T, N, C); rows are decoded in small batches."""
-    rows = max(1, batch_size // latents.shape[1])
+    """Frames (B, T, H, W, 3) uint8 on the CPU of latents (B, K, N, C), at most about `batch_size` frames at a time.
+
+    Short sequences are decoded whole, several rows together; longer ones as a stream, piece by piece. With stride S
+    the frames are T = 1 + S(K-1); those past an episode's end are the caller's to drop.
+    """
+    stride = tokenizer.latent_spec.stride
+    rows = max(1, batch_size // (latents.shape[1] * stride))
+    steps = max(1, batch_size // stride)  # latents of one piece of a sequence that is too long
     parts = []
     for chunk in torch.split(latents, rows):
-        with runtime.autocast():
-            pixels = tokenizer.decode(chunk.to(runtime.device))
-        parts.append(to_frames(pixels).cpu())
+        stream, frames = tokenizer.decode_stream(), []
+        for piece in torch.split(chunk, steps, dim=1):
+            with runtime.autocast():
+                pixels = stream.decode(piece.to(runtime.device))
+            frames.append(to_frames(pixels).cpu())
+        parts.append(torch.cat(frames, dim=1))
     return torch.cat(parts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
@@ -15,15 +15,21 @@ class TokenizerModel(Section):
 
     type: str = Field(description="name of the tokenizer")
 
+    @property
+    def frame_multiple(self) -> int:
+        """Frame heights and widths must be multiples of this; 1, as here, where any frame is taken."""
+        return 1
+
 
 class CnnModel(TokenizerModel):
-    """Strided convolutions to a token grid with a tanh bottleneck."""
+    """Strided convolutions to a token grid with a tanh bottleneck; frames are padded to whole patches."""
 
     type: Literal["cnn"] = Field(default="cnn", description="strided convolutions, each frame by itself")
     patch: int = Field(default=8, ge=2, le=64, description="pixels per token side; a power of two")
     dim_token: int = Field(default=16, ge=1, le=1024, description="channels per token (D_z)")
     base_channels: int = Field(default=32, ge=4, le=1024, description="channels at full resolution")
     blocks_per_stage: int = Field(default=1, ge=0, le=8, description="residual blocks per resolution")
+    stem: bool = Field(default=False, description="a convolution at full resolution before the first halving")
 
     @model_validator(mode="after")
     def _power_of_two(self) -> CnnModel:
@@ -33,7 +39,7 @@ class CnnModel(TokenizerModel):
 
 
 class TransformerModel(TokenizerModel):
-    """Block-causal transformer with masked autoencoding ([D4] Sec. 3.1)."""
+    """Block-causal transformer with masked autoencoding ([D4] Sec. 3.1); frames are padded to whole patches."""
 
     type: Literal["transformer"] = Field(default="transformer", description="block-causal transformer")
     patch: int = Field(default=8, ge=2, le=64, description="pixels per patch side")
@@ -49,7 +55,20 @@ class TransformerModel(TokenizerModel):
     context_length: int = Field(default=7, ge=0, le=4096, description="past frames a time layer attends to")
     soft_cap: float | None = Field(default=None, gt=0, description="attention logit soft cap; absent for none")
     mask_max: float = Field(default=0.9, ge=0, lt=1, description="p ~ U(0, mask_max) per image")
-    mask_warmup_steps: int = Field(default=0, ge=0, description="steps over which mask_max grows from 0")
+    mask_start_steps: int = Field(default=0, ge=0, description="steps without any masking at the beginning")
+    mask_warmup_steps: int = Field(default=1000, ge=0, description="steps after these over which mask_max grows from 0")
+    anchored: bool = Field(
+        default=True, description="latents start from the patches below them, patch queries from the latents above"
+    )
+    positions: Literal["random", "sinusoidal"] = Field(
+        default="random", description="what the learned position vectors of patches and patch queries begin as"
+    )
+    position_std: float = Field(
+        default=0.02, gt=0, le=10, description="initial size of position vectors of encoder patches, decoder latents"
+    )
+    query_std: float = Field(
+        default=0.02, gt=0, le=10, description="initial size of learned vectors of encoder latents, patch queries"
+    )
 
     @model_validator(mode="after")
     def _divisible(self) -> TransformerModel:
@@ -64,11 +83,17 @@ class TransformerModel(TokenizerModel):
         return self
 
 
+Region = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=4, max_length=4)]
+
+
 class TokenizerLoss(Section):
     """Eq. 5 of [D4]: MSE plus weighted LPIPS, each divided by its running RMS."""
 
     lpips_weight: float = Field(default=0.2, ge=0, le=10, description="weight of LPIPS; 0 leaves it out")
     lpips_weights_path: str = Field(default="", description="vgg16 weights file; empty looks in the torch hub cache")
+    ignored_regions: list[Region] = Field(
+        default_factory=list, description="screen parts outside the loss: [top, left, height, width] in pixels each"
+    )
 
 
 class TokenizerSection(Section):

@@ -1,6 +1,7 @@
 """What every tokenizer offers; the rest of the program sees only this and the latent spec.
 
 Shapes: B batch, T time steps, H and W frame size, N latent tokens (N_z), C channels per token (D_z).
+Where `latent_spec.stride` S is above 1, T frames have 1 + ceil((T-1)/S) latents, and K latents give 1 + S(K-1) frames.
 """
 
 from __future__ import annotations
@@ -35,14 +36,22 @@ class Tokenizer(nn.Module, ABC):
     def decode(self, latents: Tensor) -> Tensor:
         """latents (B, T, N, C) -> pixels (B, T, 3, H, W), not clamped."""
 
-    def reconstruct_for_training(self, pixels: Tensor, step: int) -> Tensor:
-        """The reconstruction that the loss sees; a subclass may mask its input depending on the step."""
+    def encode_for_training(self, pixels: Tensor, step: int) -> Tensor:
+        """Like `encode`; a subclass may mask its input depending on the step (from 0)."""
         del step
-        return self.decode(self.encode(pixels))
+        return self.encode(pixels)
 
-    def stream(self) -> EncodeStream:
+    def reconstruct_for_training(self, pixels: Tensor, step: int) -> Tensor:
+        """The reconstruction that the loss sees, of the size of `pixels`."""
+        return self.decode(self.encode_for_training(pixels, step))
+
+    def encode_stream(self) -> EncodeStream:
         """A fresh encoder for frames that arrive in order; a subclass that looks back carries its past along."""
         return EncodeStream(self)
+
+    def decode_stream(self) -> DecodeStream:
+        """A fresh decoder for latents that arrive in order; a subclass that looks back carries its past along."""
+        return DecodeStream(self)
 
 
 class EncodeStream:
@@ -55,8 +64,26 @@ class EncodeStream:
         """The next frames, pixels (B, T, 3, H, W) -> latents (B, T, N, C)."""
         return self.tokenizer.encode(pixels)
 
+    def finish(self) -> Tensor | None:
+        """The latents of frames that wait for more (an episode has ended); None when none wait, as here."""
+        return None
+
     def forget(self, rows: Tensor) -> None:
         """Rows (B,) where True begin a new episode with the next frame."""
+
+
+class DecodeStream:
+    """Decodes latents piece by piece; here every latent stands by itself."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """The next latents (B, T, N, C) -> pixels (B, T, 3, H, W), not clamped."""
+        return self.tokenizer.decode(latents)
+
+    def forget(self, rows: Tensor) -> None:
+        """Rows (B,) where True begin a new episode with the next latent."""
 
 
 def to_pixels(frames: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ CONFIGS = Registry(
     "tokenizer-config",
     {
         "cnn": "ahriuwu_cli.tokenizer.config:CnnModel",
+        "cosmos": "ahriuwu_cli.tokenizer.cosmos_config:CosmosModel",
         "transformer": "ahriuwu_cli.tokenizer.config:TransformerModel",
     },
     what="tokenizer",
@@ -22,6 +23,7 @@ MODULES = Registry(
     "tokenizer",
     {
         "cnn": "ahriuwu_cli.tokenizer.cnn:CnnTokenizer",
+        "cosmos": "ahriuwu_cli.tokenizer.cosmos:CosmosTokenizer",
         "transformer": "ahriuwu_cli.tokenizer.transformer:TransformerTokenizer",
     },
 )

@@ -14,17 +14,21 @@ from torch import Tensor, nn
 
 from ahriuwu_cli.core.artifact import Kind
 from ahriuwu_cli.core.device import Runtime, estimate_step_memory, require_memory
-from ahriuwu_cli.core.errors import DataError
+from ahriuwu_cli.core.errors import ConfigError, DataError
 from ahriuwu_cli.core.specs import FrameSpec
+from ahriuwu_cli.core.training.config import TrainSettings
 from ahriuwu_cli.core.training.loop import TrainResult, train
 from ahriuwu_cli.core.training.stage import ArtifactFields, StageState
 from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.nn.running_rms import RunningRms
 from ahriuwu_cli.tokenizer.config import TokenizerSection
+from ahriuwu_cli.tokenizer.frozen import FrozenTokenizer, adopt_tokenizer
 from ahriuwu_cli.tokenizer.loss import reconstruction_loss
 from ahriuwu_cli.tokenizer.perceptual import load_lpips
 from ahriuwu_cli.tokenizer.protocol import Tokenizer, to_pixels
+from ahriuwu_cli.tokenizer.regions import counted_pixels
 from ahriuwu_cli.tokenizer.registry import module_class
+from ahriuwu_cli.tokenizer.statistics import latent_statistics
 
 
 class FrameClips:
@@ -63,6 +67,7 @@ class TokenizerStage:
         self.module: Tokenizer = build_tokenizer(section, store.frame_spec).to(runtime.device)
         weight = section.loss.lpips_weight
         self._lpips = load_lpips(section.loss.lpips_weights_path).to(runtime.device) if weight else None
+        self._counted = _counted_pixels(section, store.frame_spec, runtime.device)
         self._clips = FrameClips(store, section.clip_length)
         self._rng = np.random.default_rng(seed)
         self._rms = RunningRms()
@@ -75,8 +80,12 @@ class TokenizerStage:
         """Loss of one batch of clips."""
         frames = self._clips.draw(self._rng, self._section.train.batch_size)
         pixels = to_pixels(frames.to(self._runtime.device))
-        guess = self.module.reconstruct_for_training(pixels, step)
-        loss, metrics = reconstruction_loss(pixels, guess, self._rms, self._lpips, self._section.loss.lpips_weight)
+        latents = self.module.encode_for_training(pixels, step)
+        guess = self.module.decode(latents)
+        weight = self._section.loss.lpips_weight
+        loss, metrics = reconstruction_loss(pixels, guess, self._rms, self._lpips, weight, self._counted)
+        if _is_log_point(step + 1, self._section.train):
+            metrics |= latent_statistics(latents)
         return loss, dict(metrics)
 
     def describe(self) -> ArtifactFields:
@@ -101,6 +110,22 @@ class TokenizerStage:
         self._rng.bit_generator.state = state.values["rng"]
 
 
+def _counted_pixels(section: TokenizerSection, frame: FrameSpec, device: torch.device) -> Tensor | None:
+    """Pixels in the loss (H, W) bool; None when all are."""
+    regions = section.loss.ignored_regions
+    if not regions:
+        return None
+    try:
+        return torch.from_numpy(counted_pixels(regions, frame.height, frame.width)).to(device)
+    except ValueError as error:
+        raise ConfigError(str(error), hint="give regions of the recorded frames, see `ahriuwu data info`") from error
+
+
+def _is_log_point(done: int, settings: TrainSettings) -> bool:
+    """True when the metrics of the step that makes `done` steps are written out."""
+    return done % settings.log_every == 0 or done % settings.checkpoint_every == 0 or done == settings.steps
+
+
 def build_tokenizer(section: TokenizerSection, frame: FrameSpec) -> Tokenizer:
     """A freshly initialised tokenizer."""
     return module_class(section.model.type)(section.model, frame)
@@ -116,13 +141,16 @@ def check_tokenizer_memory(section: TokenizerSection, frame: FrameSpec, runtime:
         with runtime.autocast():
             return (module.reconstruct_for_training(pixels, 0) - pixels).square().mean()
 
-    require_memory(runtime, estimate_step_memory(lambda: build_tokenizer(section, frame), loss), "one tokenizer step")
+    need = estimate_step_memory(lambda: build_tokenizer(section, frame), loss, section.train, runtime)
+    require_memory(runtime, need, "one tokenizer step")
 
 
 def train_tokenizer(
     section: TokenizerSection, episodes: Path, folder: Path, runtime: Runtime, *, seed: int, **options: Any
 ) -> TrainResult:
     """Train a tokenizer on the training split of `episodes` and write it into `folder`.
+
+    A frozen tokenizer (see frozen.py) is not trained: its files are checked and its artifact is written.
 
     Args:
         section: the `[tokenizer]` section.
@@ -132,7 +160,12 @@ def train_tokenizer(
         seed: seed of weights and clips.
         options: `resume` and `overwrite` of the loop.
     """
-    check_tokenizer_memory(section, EpisodeStore.open(episodes).frame_spec, runtime)
+    frame = EpisodeStore.open(episodes).frame_spec
+    if issubclass(module_class(section.model.type), FrozenTokenizer):
+        tokenizer = build_tokenizer(section, frame)
+        assert isinstance(tokenizer, FrozenTokenizer)
+        return adopt_tokenizer(section, tokenizer, episodes, folder, runtime, **options)
+    check_tokenizer_memory(section, frame, runtime)
     torch.manual_seed(seed)
     stage = TokenizerStage(section, episodes, runtime, seed)
     return train(stage, section.train, runtime, folder, seed=seed, **options)

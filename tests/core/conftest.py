@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.training.config import TrainSettings
+from ahriuwu_cli.core.training.recompute import Recomputing
 from ahriuwu_cli.core.training.stage import ArtifactFields, StageState, seed_everything
 
 
-class ToyNet(nn.Module):
-    """An autoencoder of 4 numbers with dropout, a buffer that moves, a frozen layer and an unused one."""
+class ToyNet(Recomputing):
+    """An autoencoder of 4 numbers with dropout in its one block, a moving buffer, a frozen layer and an unused one."""
 
     def __init__(self, unused: bool) -> None:
         super().__init__()
@@ -33,7 +34,10 @@ class ToyNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         self.calls += 1
-        return self.outer(self.dropout(torch.tanh(self.frozen(self.inner(x)))))
+        return self.outer(self.call(self.hidden, x))
+
+    def hidden(self, x: Tensor) -> Tensor:
+        return self.dropout(torch.tanh(self.frozen(self.inner(x))))
 
 
 class ToyStage:
@@ -75,6 +79,7 @@ class ToyStage:
         if step == self.crash_at:
             raise RuntimeError("crash")
         if step == self.stop_at:
+            self.stop_at = None  # once, also when the step has several micro-batches
             os.kill(os.getpid(), self.stop_signal)
         self.seen.append({name: tensor.clone() for name, tensor in self.module.state_dict().items()})
         device = next(self.module.parameters()).device

@@ -252,3 +252,17 @@ def test_free_memory_respects_a_containers_limit(monkeypatch, tmp_path):
     assert subject._linux_memory() == 8000 * 1024
     limit.write_text("1000000\n")
     assert subject._linux_memory() == 1_000_000
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_serving_changes_no_output(precision: str) -> None:
+    """Weights converted once give what autocast gives by converting them in every pass."""
+    runtime = Runtime(torch.device("cpu"), precision)
+    module = nn.Sequential(nn.Linear(4, 8), nn.SiLU(), nn.Linear(8, 3)).requires_grad_(False)
+    x = torch.randn(5, 4)
+    with runtime.autocast():
+        before = module(x)
+    assert runtime.serve(module) is module
+    assert module[0].weight.dtype == (torch.bfloat16 if precision == "bf16" else torch.float32)
+    with runtime.autocast():
+        assert torch.equal(module(x), before)

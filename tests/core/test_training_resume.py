@@ -28,19 +28,24 @@ def same_bits(left: dict, right: dict) -> bool:
     )
 
 
-@pytest.mark.parametrize("schedule", ["wsd", "cosine"])
+@pytest.mark.parametrize(
+    "changes",
+    [{"schedule": "wsd"}, {"schedule": "cosine"}, {"ema_decay": 0.7}, {"ema_decay": 0.7, "accumulate": 3}],
+    ids=lambda changes: "-".join(map(str, changes.values())),
+)
 @pytest.mark.parametrize("k", [1, 5, 8, 11])
-def test_stop_and_resume_gives_the_bits_of_a_straight_run(tmp_path, toy, settings, cpu, k, schedule):
-    """Pitfall 14: N steps straight = k steps + resume + N-k steps, bit for bit on CPU."""
+def test_stop_and_resume_gives_the_bits_of_a_straight_run(tmp_path, toy, settings, cpu, k, changes):
+    """Pitfall 14: N steps straight = k steps + resume + N-k steps, bit for bit on CPU, averages included."""
     straight, broken = tmp_path / "straight", tmp_path / "broken"
-    whole = train(toy(), settings(schedule=schedule), cpu, straight, resume=False, seed=3)
+    averaged = "ema_decay" in changes
+    whole = train(toy(), settings(**changes), cpu, straight, resume=False, seed=3)
     with pytest.raises(TrainingInterrupted, match=f"stopped at step {k} of 12; saved to"):
-        train(toy(stop_at=k - 1), settings(schedule=schedule), cpu, broken, resume=False, seed=3)
+        train(toy(stop_at=k - 1), settings(**changes), cpu, broken, resume=False, seed=3)
     interrupted = read_header(broken / "dynamics.safetensors", "dynamics")
-    assert interrupted.info == {"toy": True, "steps": k, "finished": False, "untrained": []}
+    assert interrupted.info == {"toy": True, "steps": k, "finished": False, "untrained": [], "averaged": averaged}
 
     torch.manual_seed(12345)  # what the generators were left at must not matter
-    resumed = train(toy(), settings(schedule=schedule), cpu, broken, resume=True, seed=3)
+    resumed = train(toy(), settings(**changes), cpu, broken, resume=True, seed=3)
 
     assert resumed.header.fingerprint == whole.header.fingerprint
     left_header, left = read_weights(straight / "dynamics.state.safetensors", "state")
@@ -49,6 +54,7 @@ def test_stop_and_resume_gives_the_bits_of_a_straight_run(tmp_path, toy, setting
     assert left_header.info == right_header.info
     assert resumed.steps == whole.steps == 12
     assert not same_bits(left, {**left, "module/outer.bias": left["module/outer.bias"] + 1e-7})  # it can tell
+    assert ("average/outer.bias" in left) == averaged
 
 
 def test_resume_after_a_crash_starts_at_the_checkpoint_and_keeps_the_log_consistent(tmp_path, toy, settings, cpu):
@@ -106,6 +112,8 @@ def test_more_steps_go_on_from_a_finished_run(tmp_path, toy, settings, cpu):
         ({"config": {"model": {"dim": 8, "cap": 1}}}, {}, 3, "config.model.cap: nothing in the saved state, 1 now"),
         ({"parents": {"latents": "ffff"}}, {}, 3, "parents.latents: 0123456789abcdef in the saved state, ffff now"),
         ({}, {"learning_rate": 0.02}, 3, "train.learning_rate: 0.01 in the saved state, 0.02 now"),
+        ({}, {"ema_decay": 0.9}, 3, "train.ema_decay: 0.0 in the saved state, 0.9 now"),
+        ({}, {"accumulate": 2}, 3, "train.accumulate: 1 in the saved state, 2 now"),
         ({}, {}, 4, "seed: 3 in the saved state, 4 now"),
     ],
 )
@@ -129,6 +137,17 @@ def test_cadence_inside_the_config_may_change_but_another_key_called_steps_may_n
     with pytest.raises(ArtifactError, match=r"config\.sampler\.steps: 4 in the saved state, 8 now"):
         train(toy(config=config(12, 8)), settings(), cpu, tmp_path, resume=True, seed=3)
     train(toy(config=config(6, 4)), settings(steps=6), cpu, tmp_path, resume=True, seed=3)
+
+
+def test_recomputation_may_be_turned_on_at_a_resume(tmp_path, toy, settings, cpu):
+    """Pitfall 14: the way out when memory runs short leads to the same bits."""
+    whole = train(toy(), settings(), cpu, tmp_path / "straight", resume=False, seed=3)
+    with pytest.raises(TrainingInterrupted):
+        train(toy(stop_at=4), settings(), cpu, tmp_path / "broken", resume=False, seed=3)
+    stage = toy()
+    resumed = train(stage, settings(recompute=True), cpu, tmp_path / "broken", resume=True, seed=3)
+    assert stage.module.recompute
+    assert resumed.header.fingerprint == whole.header.fingerprint
 
 
 def test_the_state_of_another_kind_is_refused(tmp_path, toy, settings, cpu):
@@ -192,14 +211,17 @@ def test_the_loss_scaler_is_part_of_the_state(tmp_path, toy, settings):
     assert json.loads(infos[0]["scaler"])["_growth_tracker"] > 0
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_training_and_resuming_on_cuda(tmp_path, toy, settings, precision):
-    """Pitfall 26: device and dtype come from one place."""
-    runtime = Runtime(torch.device("cuda", 0), precision)
+@pytest.mark.parametrize(
+    ("device", "precision"), [("cuda", "fp32"), ("cuda", "bf16"), ("cuda", "fp16"), ("mps", "fp32"), ("mps", "fp16")]
+)
+def test_training_and_resuming_on_a_gpu(tmp_path, toy, settings, device, precision):
+    """Pitfall 26: device and dtype come from one place, for weights, moments, step counts and averages alike."""
+    if not (torch.cuda if device == "cuda" else torch.backends.mps).is_available():
+        pytest.skip(f"needs {device}")
+    runtime, changes = Runtime(torch.device(device), precision), {"ema_decay": 0.5, "accumulate": 2}
     with pytest.raises(TrainingInterrupted):
-        train(toy(stop_at=6, device="cuda"), settings(), runtime, tmp_path, resume=False, seed=3)
-    stage = toy(device="cuda")
-    result = train(stage, settings(), runtime, tmp_path, resume=True, seed=3)
-    assert result.header.info == {"toy": True, "steps": 12, "finished": True, "untrained": []}
-    assert all(parameter.is_cuda for parameter in stage.module.parameters())
+        train(toy(stop_at=6, device=device), settings(**changes), runtime, tmp_path, resume=False, seed=3)
+    stage = toy(device=device)
+    result = train(stage, settings(**changes), runtime, tmp_path, resume=True, seed=3)
+    assert result.header.info == {"toy": True, "steps": 12, "finished": True, "untrained": [], "averaged": True}
+    assert all(parameter.device.type == device for parameter in stage.module.parameters())

@@ -96,7 +96,8 @@ def spied(build) -> Spied:
 def test_one_tau_makes_the_context_noise_and_names_it(spied, toy_batch, tau_context):
     """Pitfall 6: z_tilde is corrupt(z, noise, tau) for the very tau that the model is told, in prefill and after."""
     noises = Noises()
-    dream = Dream(spied, SamplerConfig(steps=2, context_length=CONTEXT, tau_context=tau_context), noise=noises)
+    settings = SamplerConfig(steps=2, context_length=CONTEXT, tau_context=tau_context)
+    dream = Dream(spied, settings, noise=noises, task=torch.tensor([0, 0]))  # with a task, every frame enters at once
     batch = toy_batch(2, 3)
     frames = [(batch.latents, batch.action, batch.action_valid)]
     frames += [(batch.latents[:, t : t + 1] * 2, batch.action[:, t : t + 1], batch.action_valid[:, :1]) for t in (0, 1)]
@@ -108,6 +109,23 @@ def test_one_tau_makes_the_context_noise_and_names_it(spied, toy_batch, tau_cont
         assert (d == 1 / 8).all()
         assert torch.equal(z_tilde, corrupt(z, noises.given.pop(), tau))
     assert not spied.calls and not noises.given  # one pass and one noise for each
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_a_frame_enters_with_the_first_step_of_the_next(spied, toy_batch, steps):
+    """Pitfall 6, for a dream without agent: K passes per frame, the first over the finished frame and the new noise."""
+    noises, batch = Noises(), toy_batch(2, 3)
+    dream = Dream(spied, SamplerConfig(steps=steps, context_length=CONTEXT, tau_context=0.75), noise=noises)
+    dream.observe(batch.latents, batch.action, batch.action_valid)
+    first = dream.step(batch.action[:, 0]).z
+    spied.calls.clear()
+    context_noise = noises.given[-1]
+    dream.step(batch.action[:, 1])
+    assert len(spied.calls) == steps
+    z_tilde, tau, d = spied.calls[0]
+    assert tau.tolist() == [[0.75, 0.0]] * 2 and d.tolist() == [[1 / 8, 1 / steps]] * 2
+    assert torch.equal(z_tilde[:, :1], corrupt(first[:, None], context_noise, tau[:, :1]))
+    assert all(call[1].shape == (2, 1) for call in spied.calls[1:])
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4, 8])
@@ -187,7 +205,7 @@ def test_a_cached_dream_is_the_full_forward_pass(build, toy_batch, variant, show
         z.append(moment.z)
         read.append(moment.agent[:, None])
     torch.testing.assert_close(torch.stack(z, dim=1), expected, atol=2e-4, rtol=1e-3)
-    torch.testing.assert_close(torch.cat(read, dim=1), agents, atol=2e-4, rtol=1e-3)
+    torch.testing.assert_close(torch.cat(read, dim=1), agents, atol=1e-3, rtol=1e-3)
     assert (
         expected.std() > 0.1 and (expected[:, 1:] - expected[:, :-1]).abs().mean() > 0.1
     )  # there is something to miss
@@ -241,8 +259,8 @@ def test_rows_that_forget_begin_anew_and_the_others_go_on(build, toy_batch):
     dreams = [Dream(model, settings, noise=still, task=torch.tensor([0, 1])) for _ in range(4)]
     for dream, scale in zip(dreams, (1.0, 3.0, 1.0), strict=False):
         watch(dream, range(5), scale)
-    dreams[0].cache.forget(torch.tensor([True, False]))
-    dreams[1].cache.forget(torch.tensor([True, False]))
+    dreams[0].forget(torch.tensor([True, False]))
+    dreams[1].forget(torch.tensor([True, False]))
     forgot, forgot_other, went_on, fresh = (watch(dream, range(5, 8)) for dream in dreams)
     torch.testing.assert_close(forgot[0], fresh[0], atol=2e-4, rtol=1e-3)
     torch.testing.assert_close(forgot[0], forgot_other[0], atol=2e-4, rtol=1e-3)

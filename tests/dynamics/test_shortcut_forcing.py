@@ -162,7 +162,8 @@ def test_targets_of_a_linear_denoiser_by_hand():
 
 def test_the_loss_by_hand():
     levels = Levels(torch.tensor([[0.0, 0.5, 0.5, 0.0]]), torch.tensor([[0.5, 0.5, 0.125, 0.125]]), 1)
-    forcing = Forcing(one(0, 0, 0, 0), levels, z1=one(0, 0, 0, 0), target=one(1.0, 2.0, 3.0, 4.0))
+    weight = ramp(levels.tau)
+    forcing = Forcing(one(0, 0, 0, 0), levels, one(0, 0, 0, 0), one(1.0, 2.0, 3.0, 4.0), weight)
     guess = one(2.0, 4.0, 6.0, 999.0)  # errors 1, 4, 9 with weights 0.1, 0.55, 0.55; the last is padding
     valid = torch.tensor([[True, True, True, False]])
     loss, metrics = forcing_loss(guess, forcing, valid, K_MAX)
@@ -278,7 +279,7 @@ def test_targets_have_no_gradient_and_are_fp32():
 
 def test_what_a_batch_has_not_is_not_measured():
     levels = Levels(torch.zeros(1, 2), torch.full((1, 2), 0.125), 1)
-    forcing = Forcing(one(0, 0), levels, one(0, 1), one(0, 1))
+    forcing = Forcing(one(0, 0), levels, one(0, 1), one(0, 1), ramp(levels.tau))
     loss, metrics = forcing_loss(one(1, 1), forcing, torch.tensor([[True, True]]), K_MAX)
     assert math.isnan(metrics["bootstrap"]) and metrics["flow"] == 0.5
     assert math.isfinite(loss)

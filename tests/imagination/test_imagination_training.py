@@ -12,10 +12,12 @@ from safetensors.torch import load_file
 from ahriuwu_cli.agent.checkpoint import load_agent
 from ahriuwu_cli.agent.distribution import ActionDistribution
 from ahriuwu_cli.core.artifact import read_header, read_weights, write_weights
+from ahriuwu_cli.core.config import validate
 from ahriuwu_cli.core.errors import ArtifactError, ConfigError, DataError, DeviceError, TrainingInterrupted
 from ahriuwu_cli.core.training.loop import moved, train
 from ahriuwu_cli.core.training.sinks import read_metrics
 from ahriuwu_cli.dynamics.sampler import Dream, noise_from
+from ahriuwu_cli.imagination.config import ImagineSection
 from ahriuwu_cli.imagination.model import load_imagination
 from ahriuwu_cli.imagination.rollout import imagine
 from ahriuwu_cli.imagination.train import ImagineStage, train_imagination
@@ -264,3 +266,11 @@ def test_other_latents_are_refused_naming_both_fingerprints(packed_run, agent_pa
     assert "0123456789abcdef" in caught.value.message
     assert header.parents["packed"] in caught.value.message
     assert not (tmp_path / "x").exists()
+
+
+def test_a_step_has_one_batch_of_rollouts(packed_run):
+    """Pitfall 24: accumulation would reuse one batch of rollouts, so the setting is refused rather than misread."""
+    section = packed_run.config.imagine.model_dump()
+    section["train"]["accumulate"] = 2
+    with pytest.raises(ConfigError, match=r"train\.accumulate must be 1, found 2"):
+        validate(ImagineSection, section, "here")

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
-from ahriuwu_cli.core.artifact import hash_file, read_arrays, read_header
+from ahriuwu_cli.core.artifact import hash_file, read_arrays, read_header, write_tensors
 from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.errors import ArtifactError, DataError, InputError
 from ahriuwu_cli.core.specs import ActionComponent, ActionSpec, FrameSpec, LatentSpec
@@ -53,7 +54,7 @@ def test_counts_are_those_of_the_store(recorded) -> None:
     assert [entry["id"] for entry in entries] == [item.id for item in store.episodes]
     for entry, item in zip(entries, store.episodes, strict=True):
         path = recorded.latents / entry["file"]
-        assert entry["num_frames"] == item.num_steps + 1 == len(read_arrays(path)["latents"])
+        assert entry["num_frames"] == entry["num_latents"] == item.num_steps + 1 == len(read_arrays(path)["latents"])
         assert entry["sha256"] == hash_file(path)
         assert entry["split"] == item.split  # pitfall 7
 
@@ -112,19 +113,35 @@ def test_finished_files_are_kept(own, encoded: list[int]) -> None:
     assert read_header(own.latents, "latents").fingerprint == before.fingerprint
 
 
-@pytest.mark.parametrize("fault", ["gone", "cut", "empty"])
+@pytest.mark.parametrize("fault", ["gone", "cut", "empty", "other content"])
 def test_damaged_files_are_made_again(own, encoded: list[int], fault: str) -> None:
+    """Pitfall 20: a file is kept for what it holds, not for what it says of itself."""
     before = read_header(own.latents, "latents")
     path = own.latents / "000002.safetensors"
     raw = path.read_bytes()
     if fault == "gone":
         path.unlink()
+    elif fault == "other content":
+        with safe_open(str(path), framework="pt") as handle:
+            said = handle.metadata()
+            write_tensors(path, {"latents": handle.get_tensor("latents") + 1}, said)
     else:
         path.write_bytes(raw[: len(raw) // 2] if fault == "cut" else b"")
     own.build(batch_size=8)
     assert len(encoded) == 1
     assert path.read_bytes() == raw
     assert read_header(own.latents, "latents").fingerprint == before.fingerprint
+
+
+def test_how_many_frames_at_once_is_no_part_of_the_artifacts(own) -> None:
+    """Pitfall 20: equal content has an equal fingerprint."""
+    own.pack()
+    before = [read_header(folder, kind) for kind, folder in (("latents", own.latents), ("packed", own.packed))]
+    own.build(batch_size=5)
+    own.pack(batch_size=5)
+    after = [read_header(folder, kind) for kind, folder in (("latents", own.latents), ("packed", own.packed))]
+    assert [header.fingerprint for header in after] == [header.fingerprint for header in before]
+    assert not any("batch_size" in header.config for header in after)
 
 
 def test_another_tokenizer_encodes_all_again(own, encoded: list[int], save_tokenizer: Callable) -> None:

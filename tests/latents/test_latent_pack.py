@@ -29,7 +29,7 @@ def own(by_hand, tmp_path: Path):
 def rows(folder: Path, entry: dict) -> dict[str, np.ndarray]:
     """The packed arrays of one episode, straight from its shard."""
     shard = read_header(folder, "packed").info["shards"][entry["shard"]]["file"]
-    place = slice(entry["start"], entry["start"] + entry["num_frames"])
+    place = slice(entry["start"], entry["start"] + entry["num_latents"])
     return {name: array[place] for name, array in read_arrays(folder / shard).items()}
 
 
@@ -49,7 +49,7 @@ def test_counts_and_splits_are_those_of_the_store(request: pytest.FixtureRequest
     for split in ("train", "heldout"):
         assert [entry["id"] for entry in entries if entry["split"] == split] == store.ids(split)
     assert [store.tasks[entry["task"]] for entry in entries] == [item.task for item in store.episodes]
-    assert sum(shard["num_frames"] for shard in header.info["shards"]) == sum(e["num_frames"] for e in entries)
+    assert sum(shard["num_latents"] for shard in header.info["shards"]) == sum(e["num_latents"] for e in entries)
 
 
 @pytest.mark.parametrize("source", ["recorded", "by_hand"])
@@ -87,11 +87,11 @@ def test_header_carries_specs_and_parents(recorded) -> None:
 def test_shards_hold_whole_episodes(own, limit: int, shards: int | None) -> None:
     own.pack(shard_frames=limit)
     header = read_header(own.packed, "packed")
-    sizes = [shard["num_frames"] for shard in header.info["shards"]]
+    sizes = [shard["num_latents"] for shard in header.info["shards"]]
     assert len(sizes) == (shards or len(sizes))
     assert all(size >= limit for size in sizes[:-1])
     for entry in header.info["episodes"]:
-        assert 0 <= entry["start"] <= sizes[entry["shard"]] - entry["num_frames"]
+        assert 0 <= entry["start"] <= sizes[entry["shard"]] - entry["num_latents"]
     for shard in header.info["shards"]:
         assert hash_file(own.packed / shard["file"]) == shard["sha256"]
     assert {path.name for path in own.packed.iterdir()} == {s["file"] for s in header.info["shards"]} | {

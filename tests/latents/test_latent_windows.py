@@ -70,11 +70,11 @@ def test_windows_are_slices_of_the_source(
 ) -> None:
     """Pitfall 13: for any start and length, across shards, with padding and lookahead."""
     source = windows[split]
-    frames = [(i, t) for i, episode in enumerate(source.episodes) for t in range(episode.num_frames)]
+    frames = [(i, t) for i, episode in enumerate(source.episodes) for t in range(episode.num_latents)]
     chosen = data.draw(st.lists(st.sampled_from(frames), min_size=1, max_size=3))
     batch = source.read(chosen, length, lookahead)
     for row, (index, start) in enumerate(chosen):
-        expected, count = truth[source.episodes[index].id], source.episodes[index].num_frames
+        expected, count = truth[source.episodes[index].id], source.episodes[index].num_latents
         present = min(length, count - start)
         assert batch.valid[row].tolist() == [t < present for t in range(length)]
         assert np.array_equal(batch.latents[row, :present], expected["latents"][start : start + present])
@@ -155,7 +155,7 @@ def test_a_split_without_episodes_is_refused(recorded, tmp_path: Path) -> None:
     shutil.copy(recorded.tokenizer, own.tokenizer)
     own.build()
     own.pack()
-    assert LatentWindows(own.packed, "train").num_frames == len(alone.frames)
+    assert LatentWindows(own.packed, "train").num_latents == len(alone.frames)
     with pytest.raises(DataError, match="has no heldout episode") as caught:
         LatentWindows(own.packed, "heldout")
     assert "ahriuwu data split" in caught.value.hint
@@ -178,13 +178,13 @@ def test_every_frame_is_reached_about_equally(windows, places, length: int) -> N
     source = windows["train"]
     seen: Counter[tuple[int, int]] = Counter()
     for index, start in places("train", "draw", np.random.default_rng(0), 6000, length):
-        last = min(start + length, source.episodes[index].num_frames)
+        last = min(start + length, source.episodes[index].num_latents)
         assert 0 <= start < last
-        assert last - start == min(length, source.episodes[index].num_frames)  # never padded without need
+        assert last - start == min(length, source.episodes[index].num_latents)  # never padded without need
         seen.update((index, frame) for frame in range(start, last))
-    frames = {(i, t) for i, episode in enumerate(source.episodes) for t in range(episode.num_frames)}
+    frames = {(i, t) for i, episode in enumerate(source.episodes) for t in range(episode.num_latents)}
     assert seen.keys() == frames
-    long = [count for (index, _), count in seen.items() if source.episodes[index].num_frames >= 2 * length]
+    long = [count for (index, _), count in seen.items() if source.episodes[index].num_latents >= 2 * length]
     if long:
         assert min(long) > (0.6 if length == 1 else 0.36) * max(long)  # 10 to 22 ways of 32
 
@@ -196,7 +196,7 @@ def test_terminal_frames_are_drawn(windows) -> None:
     num_ends = whole.terminal.sum().item()
     assert num_ends >= 2
     batch = source.draw(np.random.default_rng(0), 400, 3)
-    assert (batch.terminal & batch.valid).any(dim=1).float().mean() > num_ends / source.num_frames
+    assert (batch.terminal & batch.valid).any(dim=1).float().mean() > num_ends / source.num_latents
     assert source.has_ends()
 
 
@@ -218,18 +218,18 @@ def test_rewarding_windows_hold_a_positive_reward(windows, places, length: int) 
     assert not (plain.reward > 0).any(dim=1).all()
     if length == 1:
         found = set(places("train", "draw", np.random.default_rng(0), 500, 1, rewarding=True))
-        assert found == set(source.rewarding_frames())
+        assert found == set(source.rewarding_blocks())
 
 
-def test_rewarding_frames_by_hand(windows, truth) -> None:
+def test_rewarding_blocks_by_hand(windows, truth) -> None:
     source = windows["train"]
     expected = [
         (index, frame)
         for index, episode in enumerate(source.episodes)
-        for frame in range(episode.num_frames)
+        for frame in range(episode.num_latents)
         if truth[episode.id]["reward"][frame] > 0
     ]
-    assert source.rewarding_frames() == expected
+    assert source.rewarding_blocks() == expected
     assert expected
 
 
@@ -244,7 +244,7 @@ def test_without_rewards_any_window_is_drawn(windows, monkeypatch: pytest.Monkey
 def test_places_lie_inside_and_are_equally_likely(windows, length: int) -> None:
     source = windows["train"]
     drawn = Counter(source.draw_places(np.random.default_rng(0), 6000, length))
-    inside = {(i, t) for i, e in enumerate(source.episodes) for t in range(e.num_frames - length + 1)}
+    inside = {(i, t) for i, e in enumerate(source.episodes) for t in range(e.num_latents - length + 1)}
     assert drawn.keys() == inside
     share = np.array(list(drawn.values())) / 6000 * len(inside)
     assert share.min() > 0.7
@@ -256,7 +256,7 @@ def test_contexts_end_before_the_last_frame(windows, places) -> None:
     """A dream starts where the episode goes on: the context never holds its last frame."""
     source = windows["train"]
     found = places("train", "draw_contexts", np.random.default_rng(0), 2000, 4)
-    left = {source.episodes[index].num_frames - (start + 4) for index, start in found}
+    left = {source.episodes[index].num_latents - (start + 4) for index, start in found}
     assert min(left) == 1
     assert source.draw_contexts(np.random.default_rng(0), 50, 4).valid.all()
     assert not source.draw_contexts(np.random.default_rng(0), 200, 4).terminal.any()
@@ -264,7 +264,7 @@ def test_contexts_end_before_the_last_frame(windows, places) -> None:
 
 def test_windows_longer_than_every_episode_are_refused(windows) -> None:
     source = windows["train"]
-    longest = max(episode.num_frames for episode in source.episodes)
+    longest = max(episode.num_latents for episode in source.episodes)
     source.draw_places(np.random.default_rng(0), 2, longest)
     for ask in (lambda: source.draw_places(np.random.default_rng(0), 2, longest + 1),
                 lambda: source.draw_contexts(np.random.default_rng(0), 2, longest)):  # fmt: skip

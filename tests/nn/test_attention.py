@@ -69,7 +69,8 @@ def test_attention_is_that_of_the_reference(path: str, heads: tuple[int, int], m
     elif masked == "each example":
         mask = time_mask(5, 2, torch.tensor([True, False]), q.device)  # (2, 1, 5, 5)
     attention = Attention(8 * heads[0], *heads, soft_cap=None)
-    torch.testing.assert_close(attention._attend(q, k, v, mask), reference(q, k, v, mask, None))
+    found = attention._attend(q.unflatten(1, (heads[1], -1)), k, v, mask).flatten(1, 2)
+    torch.testing.assert_close(found, reference(q, k, v, mask, None))
 
 
 @pytest.mark.parametrize("heads", HEADS.values(), ids=HEADS)
@@ -77,7 +78,8 @@ def test_attention_is_that_of_the_reference(path: str, heads: tuple[int, int], m
 def test_soft_cap_is_that_of_the_reference(heads: tuple[int, int], masked: bool) -> None:
     q, k, v = draw(heads, 4, 4, scale=3.0)
     mask = torch.tril(torch.ones(4, 4, dtype=torch.bool)) if masked else None
-    capped = Attention(8 * heads[0], *heads, soft_cap=2.0)._attend(q, k, v, mask)
+    grouped = q.unflatten(1, (heads[1], -1))  # (N, G, R, Lq, E)
+    capped = Attention(8 * heads[0], *heads, soft_cap=2.0)._attend(grouped, k, v, mask).flatten(1, 2)
     torch.testing.assert_close(capped, reference(q, k, v, mask, 2.0))
     assert not torch.allclose(capped, reference(q, k, v, mask, None), atol=0.1)
 
@@ -103,10 +105,10 @@ def test_whole_layer_is_that_of_the_reference(tokens: Tokens, over: str) -> None
     found = layer.over_space(x, None) if over == "space" else layer.over_time(x, TimeScope(), 0)
     line = x if over == "space" else x.transpose(1, 2)  # (B, other, L, D), attention runs over L
     length = line.shape[2]
-    heads = (line @ layer.qkv.weight.T).unflatten(-1, (8, 4)).flatten(0, 1).transpose(1, 2)  # (N, H+2G, L, E)
-    q, k, v = heads.split([4, 2, 2], dim=1)
-    table = rotary_table(torch.arange(length), 4)
-    q, k = (rotate(part / part.square().mean(dim=-1, keepdim=True).sqrt(), table) for part in (q, k))
+    heads = (line @ layer.qkv.weight.T).unflatten(-1, (2, 4, 4)).flatten(0, 1).permute(0, 2, 3, 1, 4)
+    q, k, v = heads[:, :, :2].flatten(1, 2), heads[:, :, 2], heads[:, :, 3]  # (N, H, L, E), (N, G, L, E) twice
+    table = rotary_table(0, length, 4, torch.device("cpu"))
+    q, k = (rotate((part / part.square().mean(dim=-1, keepdim=True).sqrt()).detach(), table) for part in (q, k))
     mask = torch.ones(length, length, dtype=torch.bool)
     y = reference(1.7 * q, k, v, mask.tril() if over == "time" else mask, 3.0)  # (N, H, L, E)
     y = (y.transpose(1, 2).flatten(2) @ layer.out.weight.T).unflatten(0, line.shape[:2])

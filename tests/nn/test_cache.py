@@ -120,19 +120,38 @@ def test_any_pattern_of_episode_ends(ends: list[tuple[int, int]], context: int) 
             cache.forget(rows)
         value = numbers[step].expand(3, 1, 1, 1)
         keys, _ = cache.update(0, value, value)  # (B, S*G, slots, E): which steps the ring holds
-        mask = cache.visible(keys.device)
+        mask = cache.visible(1, keys.device)
         for row in range(3):
             begun = max([0, *(at for at, which in ends if which == row and at <= step)])
-            seen = keys[row, 0, :, 0] if mask is None else keys[row, 0, :, 0][mask[row, 0, 0]]
+            seen = keys[row, 0, :, 0] if mask is None else keys[row, 0, :, 0][mask.expand(3, -1, -1, -1)[row, 0, 0]]
             assert sorted(seen.tolist()) == list(range(max(begun, step - context), step + 1))
         cache.advance(1)
 
 
-def test_several_steps_only_fill_an_empty_cache(stack: Stack, tokens: Tokens) -> None:
+@pytest.mark.parametrize("context", [0, 1, 3, 20])
+@pytest.mark.parametrize("forgetful", [False, True])
+def test_two_steps_at_once_equal_one_full_pass(stack: Stack, tokens: Tokens, context: int, forgetful: bool) -> None:
+    """Pitfall 19: a pass that commits one step and tries the next gives what separate passes give."""
+    model, x = stack(), tokens(2, LENGTH, TOKENS)
+    cache, at = model.new_cache(context), 4
+    expected = model(x, None, TimeScope(window=context))
+    for index in range(LENGTH - 1):
+        if forgetful and index == at:
+            cache.forget(torch.tensor([False, True]))
+            fresh = model(x[1:, at:], None, TimeScope(window=context))
+            expected = torch.cat([expected[:1], torch.cat([expected[1:, :at], fresh], dim=1)])
+        both = model(x[:, index : index + 2], None, TimeScope(cache=cache))
+        cache.advance(1)
+        torch.testing.assert_close(both[:, :1], expected[:, index : index + 1], **CLOSE)
+        if not (forgetful and index == at - 1):  # the next step was still tried with the past that is forgotten
+            torch.testing.assert_close(both[:, 1:], expected[:, index + 1 : index + 2], **CLOSE)
+
+
+def test_many_steps_only_fill_an_empty_cache(stack: Stack, tokens: Tokens) -> None:
     model, cache = stack(), KVCache(2, 3)
     stepwise(model, tokens(1, 1, TOKENS), cache)
     with pytest.raises(AssertionError, match="empty"):
-        model(tokens(1, 2, TOKENS), None, TimeScope(cache=cache))
+        model(tokens(1, 3, TOKENS), None, TimeScope(cache=cache))
 
 
 def test_memory_is_bounded(stack: Stack, tokens: Tokens) -> None:
@@ -142,4 +161,4 @@ def test_memory_is_bounded(stack: Stack, tokens: Tokens) -> None:
     assert len(cache._layers) == 2
     for layer in cache._layers:
         assert layer.keys is not None
-        assert layer.keys.shape[2] == 4
+        assert layer.keys.shape[2] == 5

@@ -9,22 +9,23 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ahriuwu_cli.nn.rotary import rotary_table, rotate
+from ahriuwu_cli.nn.norm import rms_norm
+from ahriuwu_cli.nn.rotary import norm_rotate, rotary_table, rotate
 
-DIM_HEAD = 8
+DIM_HEAD, CPU = 8, torch.device("cpu")
 
 
 def rotated(x: torch.Tensor, position: int) -> torch.Tensor:
     """x (E,) at one position."""
-    return rotate(x[None], rotary_table(torch.tensor([position]), DIM_HEAD))[0]
+    return rotate(x[None], rotary_table(position, 1, DIM_HEAD, CPU))[0]
 
 
-@given(first=st.integers(0, 300), second=st.integers(0, 300), shift=st.integers(0, 1000), seed=st.integers(0, 99))
+@given(first=st.integers(0, 300), second=st.integers(0, 300), shift=st.integers(0, 10**8), seed=st.integers(0, 99))
 def test_product_depends_on_the_distance_alone(first: int, second: int, shift: int, seed: int) -> None:
     q, k = torch.randn(2, DIM_HEAD, generator=torch.Generator().manual_seed(seed))
     here = rotated(q, first) @ rotated(k, second)
     there = rotated(q, first + shift) @ rotated(k, second + shift)
-    torch.testing.assert_close(there, here, atol=5e-3, rtol=0)
+    torch.testing.assert_close(there, here, atol=1e-4, rtol=0)
 
 
 def test_product_depends_on_the_distance() -> None:
@@ -41,11 +42,25 @@ def test_norm_is_kept(position: int, seed: int) -> None:
 
 def test_by_hand() -> None:
     # Width 2: one pair, turned by one radian per position.
-    table = rotary_table(torch.tensor([0, 1]), 2)
+    table = rotary_table(0, 2, 2, CPU)
     turned = rotate(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), table)
     torch.testing.assert_close(turned, torch.tensor([[1.0, 0.0], [math.cos(1), math.sin(1)]]))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_keeps_the_type(dtype: torch.dtype) -> None:
-    assert rotate(torch.ones(3, 4, dtype=dtype), rotary_table(torch.arange(3), 4)).dtype == dtype
+    assert rotate(torch.ones(3, 4, dtype=dtype), rotary_table(0, 3, 4, CPU)).dtype == dtype
+
+
+def test_norm_and_rotation_in_one_have_the_value_and_the_gradient_of_both() -> None:
+    x = torch.randn(2, 3, 5, DIM_HEAD).transpose(0, 1).requires_grad_()  # not contiguous
+    cos, sin = rotary_table(0, 5, DIM_HEAD, CPU)
+    target = torch.randn(3, 2, 5, DIM_HEAD)
+    first, second = rms_norm(x).chunk(2, dim=-1)
+    by_formula = torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+    (expected,) = torch.autograd.grad((by_formula * target).sum(), x)
+    y = norm_rotate(x, (cos, sin))
+    assert y.is_contiguous()
+    torch.testing.assert_close(y, by_formula)
+    (found,) = torch.autograd.grad((y * target).sum(), x)
+    torch.testing.assert_close(found, expected)

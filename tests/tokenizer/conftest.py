@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,10 +11,13 @@ import torch
 from ahriuwu_cli.core.specs import FrameSpec
 from ahriuwu_cli.tokenizer.cnn import CnnTokenizer
 from ahriuwu_cli.tokenizer.config import CnnModel, TransformerModel
+from ahriuwu_cli.tokenizer.cosmos import CosmosTokenizer
+from ahriuwu_cli.tokenizer.cosmos_config import CosmosModel
 from ahriuwu_cli.tokenizer.protocol import Tokenizer
 from ahriuwu_cli.tokenizer.transformer import TransformerTokenizer
 
 FRAME = FrameSpec(height=16, width=24, fps=10)
+COSMOS_FRAME = FrameSpec(height=16, width=32, fps=10)
 CNN = {"patch": 8, "dim_token": 4, "base_channels": 4}
 TRANSFORMER = {
     "patch": 8,
@@ -27,6 +31,7 @@ TRANSFORMER = {
     "dim_bottleneck": 4,
     "num_tokens": 2,
     "context_length": 2,
+    "mask_warmup_steps": 0,
 }
 
 
@@ -78,3 +83,33 @@ def draw_pixels() -> Callable[..., torch.Tensor]:
         return 2 * torch.rand(batch, length, 3, frame.height, frame.width) - 1
 
     return draw
+
+
+@pytest.fixture(scope="session")
+def cosmos_folder(cosmos_files: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A folder of TorchScript stand-ins; each kind is written once. Read only."""
+    written: dict[str, Path] = {}
+
+    def folder(**options: object) -> Path:
+        key = repr(sorted(options.items()))
+        if key not in written:
+            written[key] = cosmos_files(tmp_path_factory.mktemp("cosmos"), **options)
+        return written[key]
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_cosmos(cosmos_folder: Callable[..., Path]) -> Callable[..., CosmosTokenizer]:
+    """A cosmos tokenizer for 16x32 frames; `stand_in` chooses the files, keywords change the config."""
+
+    def build(
+        frame: FrameSpec = COSMOS_FRAME,
+        stand_in: dict[str, object] | None = None,
+        **changes: object,
+    ) -> CosmosTokenizer:
+        kind = changes.get("kind", "CV8x8x8")
+        path = str(cosmos_folder(kind=kind, **(stand_in or {})))
+        return CosmosTokenizer(CosmosModel.model_validate({"path": path} | changes), frame)
+
+    return build

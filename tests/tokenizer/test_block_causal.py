@@ -8,6 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from ahriuwu_cli.core.errors import ArtifactError
+from ahriuwu_cli.core.specs import FrameSpec
+from ahriuwu_cli.tokenizer.config import TransformerModel
 from ahriuwu_cli.tokenizer.transformer import TransformerTokenizer
 
 Draw = Callable[..., torch.Tensor]
@@ -61,7 +64,8 @@ def test_modalities_see_whom_they_should(
     """[D4] Sec. 3.1: encoder latents see all, patches patches; decoder queries see all, latents latents."""
     model, pixels = make_transformer(), draw_pixels(1, 3)
     outputs: list[Tensor] = []
-    getattr(model, half).register_forward_hook(lambda module, inputs, output: outputs.append(output))
+    mixing = [block for block in getattr(model, half).blocks if block.space is not None]
+    mixing[-1].register_forward_hook(lambda module, inputs, output: outputs.append(output))  # tokens mix no more
     model.decode(model.encode(pixels))  # runs each half once
     with torch.no_grad():
         # One token of the modality in every step; a decoder query is nothing but its slot.
@@ -101,6 +105,50 @@ def test_folding_keeps_every_channel(make_transformer: Make, draw_pixels: Draw) 
     assert not model.latent_spec.same_layout(other.latent_spec)
 
 
+def test_latents_of_the_same_size_are_not_mixed_up() -> None:
+    """Pitfall 11: 512x16 and 256x32 latents packed alike; each layout is its own and refuses the other."""
+    frame = FrameSpec(height=16, width=16, fps=10)
+    with torch.device("meta"):
+        wide, long = (
+            TransformerTokenizer(
+                TransformerModel.model_validate({"num_bottleneck": 512, "dim_bottleneck": 16, "num_tokens": tokens}),
+                frame,
+            )
+            for tokens in (256, 512)
+        )
+    layouts = [model.latent_spec.layout for model in (wide, long)]
+    assert layouts == ["bottleneck 512x16 folded to 256x32", "bottleneck 512x16 folded to 512x16"]
+    assert not wide.latent_spec.same_layout(long.latent_spec)
+    assert not long.latent_spec.same_layout(wide.latent_spec)
+    for model, other in ((wide, long), (long, wide)):
+        spec = model.latent_spec
+        bottleneck = torch.randn(2, 3, 512, 16)
+        latents = model.fold(bottleneck)
+        assert latents.shape == (2, 3, spec.num_tokens, spec.dim_token)
+        assert torch.equal(model.unfold(latents), bottleneck)
+        with pytest.raises(ArtifactError, match="are not those of this tokenizer") as caught:
+            other.decode(latents)
+        assert f"latents of {spec.num_tokens} x {spec.dim_token}" in caught.value.message
+        assert other.latent_spec.layout in caught.value.message
+
+
+@pytest.mark.parametrize("soft_cap", [None, 5.0])
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+def test_attention_is_as_configured(make_transformer: Make, draw_pixels: Draw, kv_heads: int, soft_cap: float) -> None:
+    """[D4] Sec. 3.4: fewer key heads make smaller layers; the cap changes what is computed."""
+    model = make_transformer(num_heads=4, num_kv_heads=kv_heads, soft_cap=soft_cap)
+    for half in (model.encoder, model.decoder):
+        projections = [tensor for name, tensor in half.named_parameters() if name.endswith("qkv.weight")]
+        assert [tuple(tensor.shape) for tensor in projections] == [((4 + 2 * kv_heads) * 4, 16)] * 2
+    for name, tensor in model.named_parameters():
+        if name.endswith("logit_gain"):
+            tensor.data.fill_(10.0)  # logits beyond the cap
+    plain = make_transformer(num_heads=4, num_kv_heads=kv_heads)
+    plain.load_state_dict(model.state_dict())
+    pixels = draw_pixels(1, 3)
+    assert torch.allclose(model.encode(pixels), plain.encode(pixels), atol=1e-4) == (soft_cap is None)
+
+
 def test_patches_and_back(make_transformer: Make, draw_pixels: Draw) -> None:
     model, pixels = make_transformer(), draw_pixels(2, 3)
     patches = model._patchify(pixels)
@@ -121,7 +169,7 @@ def test_stream_equals_one_full_pass(
 ) -> None:
     """Pitfall 19: cached encoding = full encoding, for any cutting into pieces."""
     model, pixels = make_transformer(context_length=context), draw_pixels(2, 7)
-    stream = model.stream()
+    stream = model.encode_stream()
     parts = [stream.encode(piece) for piece in torch.split(pixels, pieces, dim=1)]
     torch.testing.assert_close(torch.cat(parts, dim=1), model.encode(pixels), **CLOSE)
 
@@ -129,7 +177,7 @@ def test_stream_equals_one_full_pass(
 @pytest.mark.parametrize("at", [0, 1, 4])
 def test_stream_forgets_rows_that_begin_anew(make_transformer: Make, draw_pixels: Draw, at: int) -> None:
     model, pixels = make_transformer(), draw_pixels(3, 6)
-    stream, parts = model.stream(), []
+    stream, parts = model.encode_stream(), []
     for step in range(6):
         if step == at:
             stream.forget(torch.tensor([False, True, False]))
@@ -143,5 +191,5 @@ def test_stream_forgets_rows_that_begin_anew(make_transformer: Make, draw_pixels
 
 def test_streams_are_independent(make_transformer: Make, draw_pixels: Draw) -> None:
     model, pixels = make_transformer(), draw_pixels(1, 3)
-    model.stream().encode(pixels)
-    torch.testing.assert_close(model.stream().encode(pixels), model.encode(pixels), **CLOSE)
+    model.encode_stream().encode(pixels)
+    torch.testing.assert_close(model.encode_stream().encode(pixels), model.encode(pixels), **CLOSE)

@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import nn
 
 from ahriuwu_cli.core.specs import FrameSpec
 from ahriuwu_cli.nn.running_rms import RunningRms
-from ahriuwu_cli.tokenizer.cnn import CnnTokenizer
+from ahriuwu_cli.tokenizer.cnn import CnnTokenizer, Upsample
 from ahriuwu_cli.tokenizer.config import CnnModel
 from ahriuwu_cli.tokenizer.loss import reconstruction_loss
 
@@ -61,6 +62,36 @@ def test_every_patch_size(make_cnn: Make, draw_pixels: Draw, patch: int, grid: s
     model, pixels = make_cnn(patch=patch), draw_pixels(1, 2)
     assert model.latent_spec.layout == f"grid {grid}"
     assert model.decode(model.encode(pixels)).shape == pixels.shape
+
+
+@pytest.mark.parametrize("stem", [False, True])
+def test_normalisation_does_not_depend_on_the_batch(make_cnn: Make, draw_pixels: Draw, stem: bool) -> None:
+    """A frame has the same latents and the same picture alone and among others, in training and in use."""
+    model, pixels = make_cnn(stem=stem), draw_pixels(4, 2)
+    pixels[1:] *= 0.1  # others of quite another contrast
+    for training in (True, False):
+        model.train(training)
+        latents = model.encode(pixels)
+        torch.testing.assert_close(latents[:1, :1], model.encode(pixels[:1, :1]), atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(model.decode(latents)[:1, :1], model.decode(latents[:1, :1]), atol=1e-5, rtol=1e-5)
+    assert not dict(model.named_buffers())  # no running statistics
+
+
+@pytest.mark.parametrize("patch", [2, 16])
+def test_a_stem_is_mirrored(make_cnn: Make, draw_pixels: Draw, patch: int) -> None:
+    frame = FrameSpec(height=32, width=16, fps=10)
+    plain, model = (make_cnn(frame, patch=patch, stem=stem) for stem in (False, True))
+    pixels = draw_pixels(2, 1, frame)
+    assert model.latent_spec == plain.latent_spec
+    assert model.decode(model.encode(pixels)).shape == pixels.shape
+    shapes = [tuple(tensor.shape) for tensor in (model.encoder[0].weight, model.decoder[-1].weight)]
+    assert shapes == [(4, 3, 3, 3), (3, 4, 3, 3)]
+    strides = [
+        [layer.stride for layer in half if isinstance(layer, nn.Conv2d)] for half in (plain.encoder, model.encoder)
+    ]
+    assert strides[1] == [(1, 1), *strides[0]]
+    halvings = patch.bit_length() - 1
+    assert strides[0].count((2, 2)) == sum(isinstance(layer, Upsample) for layer in model.decoder) == halvings
 
 
 def test_overfits_four_frames() -> None:

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from ahriuwu_cli.core.specs import FrameSpec
 from ahriuwu_cli.nn.running_rms import RunningRms
+from ahriuwu_cli.tokenizer.config import TransformerModel
 from ahriuwu_cli.tokenizer.loss import reconstruction_loss
-from ahriuwu_cli.tokenizer.transformer import TransformerTokenizer
+from ahriuwu_cli.tokenizer.transformer import TransformerTokenizer, mask_limit
 
 Make = Callable[..., TransformerTokenizer]
 Draw = Callable[..., torch.Tensor]
@@ -54,6 +55,21 @@ def test_share_grows_over_the_warm_up(masked_shares: Callable[..., Tensor], step
     shares = masked_shares(step, mask_max=0.8, mask_warmup_steps=100)
     assert shares.max() <= limit + 0.1 * (limit > 0)
     assert shares.mean().item() == pytest.approx(limit / 2, abs=0.06)
+
+
+@pytest.mark.parametrize(
+    ("step", "limit"), [(0, 0.0), (39, 0.0), (40, 0.0), (65, 0.2), (90, 0.4), (140, 0.8), (999, 0.8)]
+)
+def test_masking_begins_after_its_start(masked_shares: Callable[..., Tensor], step: int, limit: float) -> None:
+    shares = masked_shares(step, mask_max=0.8, mask_start_steps=40, mask_warmup_steps=100)
+    assert shares.max() <= limit + 0.1 * (limit > 0)
+    assert shares.mean().item() == pytest.approx(limit / 2, abs=0.06)
+
+
+@pytest.mark.parametrize(("step", "wanted"), [(0, 0.0), (9, 0.0), (10, 0.8), (11, 0.8)])
+def test_a_start_without_a_warm_up(step: int, wanted: float) -> None:
+    config = TransformerModel.model_validate({"mask_max": 0.8, "mask_start_steps": 10, "mask_warmup_steps": 0})
+    assert mask_limit(config, step) == wanted
 
 
 def test_no_masking_when_the_maximum_is_zero(make_transformer: Make, draw_pixels: Draw) -> None:

@@ -55,6 +55,33 @@ def test_both_terms_come_out_near_one() -> None:
     assert sum(totals) / 50 == pytest.approx(2.0, abs=0.3)
 
 
+@pytest.mark.parametrize("factor", [1e-3, 1e3])
+def test_each_term_comes_out_near_one_whatever_its_size(monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
+    """Pitfall 31: the LPIPS term dominated; here the raw sizes differ 1000-fold, one way and the other."""
+
+    class Scaled(nn.Module):
+        def forward(self, truth: Tensor, guess: Tensor) -> Tensor:
+            return factor * (truth - guess).square().mean(dim=(1, 2, 3), keepdim=True)
+
+    terms: dict[str, list[float]] = {"mse": [], "lpips": []}
+    normalise = RunningRms.normalise
+
+    def spy(self: RunningRms, name: str, loss: Tensor) -> Tensor:
+        terms[name].append(normalise(self, name, loss).item())
+        return normalise(self, name, loss)
+
+    monkeypatch.setattr(RunningRms, "normalise", spy)
+    rms, truth, ratios = RunningRms(), torch.zeros(2, 1, 3, 4, 4), []
+    for _ in range(50):
+        guess = truth + 0.1 * (0.8 + 0.4 * torch.rand(()))
+        metrics = reconstruction_loss(truth, guess, rms, Scaled(), 0.2)[1]
+        ratios.append((metrics["lpips"] / metrics["mse"]).item())
+    assert ratios == pytest.approx([factor] * 50, rel=1e-3)
+    for values in terms.values():
+        assert all(0.3 < value < 3 for value in values)
+        assert sum(values) / 50 == pytest.approx(1, abs=0.2)
+
+
 def test_lpips_is_weighed() -> None:
     truth, guess = torch.zeros(1, 2, 3, 4, 4), torch.full((1, 2, 3, 4, 4), 0.3)
     losses = [reconstruction_loss(truth, guess, RunningRms(), MeanGap(), weight)[0].item() for weight in (0.0, 0.5)]

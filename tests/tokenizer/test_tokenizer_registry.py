@@ -37,7 +37,7 @@ def refusal(model: Any) -> ConfigError:
 
 
 def test_every_config_has_its_module() -> None:
-    assert CONFIGS.names() == MODULES.names() == ["cnn", "transformer"]
+    assert CONFIGS.names() == MODULES.names() == ["cnn", "cosmos", "transformer"]
     for name in MODULES.names():
         assert config_class(name).model_fields["type"].default == name
         assert module_class(name).__annotations__["config"] == config_class(name).__name__
@@ -51,13 +51,13 @@ def test_the_type_picks_the_config() -> None:
 
 def test_unknown_name_lists_the_known_ones() -> None:
     message = refusal({"type": "cosmic"}).message
-    assert "unknown tokenizer 'cosmic'; known: cnn, transformer" in message
+    assert "unknown tokenizer 'cosmic'; known: cnn, cosmos, transformer" in message
     assert "config'" not in message
 
 
 @pytest.mark.parametrize("registry", [CONFIGS, MODULES])
 def test_messages_say_tokenizer(registry: Any) -> None:
-    with pytest.raises(ValueError, match=r"^unknown tokenizer 'x'; known: cnn, transformer$"):
+    with pytest.raises(ValueError, match=r"^unknown tokenizer 'x'; known: cnn, cosmos, transformer$"):
         registry.load("x")
 
 
@@ -99,4 +99,4 @@ def test_another_package_adds_a_tokenizer(monkeypatch: pytest.MonkeyPatch) -> No
     assert section({"type": "flat", "depth": 5}).model == FlatModel(depth=5)
     assert section({"type": "flat"}).model_dump()["model"] == {"type": "flat", "depth": 2}
     assert config_class("cnn") is CnnModel  # the built-in one stays
-    assert "known: cnn, flat, transformer" in refusal({"type": "x"}).message
+    assert "known: cnn, cosmos, flat, transformer" in refusal({"type": "x"}).message

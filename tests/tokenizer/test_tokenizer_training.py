@@ -14,11 +14,14 @@ import torch
 from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.errors import ConfigError, DataError, DeviceError
 from ahriuwu_cli.core.specs import ActionComponent, ActionSpec, FrameSpec
+from ahriuwu_cli.core.training.sinks import read_metrics
 from ahriuwu_cli.episodes.episode import Episode
 from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.tokenizer import train as module
 from ahriuwu_cli.tokenizer.checkpoint import load_tokenizer
+from ahriuwu_cli.tokenizer.cnn import CnnTokenizer
 from ahriuwu_cli.tokenizer.config import TokenizerSection
+from ahriuwu_cli.tokenizer.statistics import latent_statistics
 from ahriuwu_cli.tokenizer.train import FrameClips, TokenizerStage, check_tokenizer_memory, train_tokenizer
 
 CPU = Runtime(torch.device("cpu"), "fp32")
@@ -119,7 +122,7 @@ def test_every_step_counts_the_mask_curriculum(episodes: Path, monkeypatch: pyte
     stage = TokenizerStage(section(), episodes, CPU, seed=0)
     steps: list[int] = []
     monkeypatch.setattr(
-        stage.module, "reconstruct_for_training", lambda pixels, step: steps.append(step) or pixels * 0.5
+        stage.module, "encode_for_training", lambda pixels, step: steps.append(step) or stage.module.encode(pixels)
     )
     for step in (0, 7):
         stage.loss(step)
@@ -151,7 +154,7 @@ def make_small() -> Callable[[str], TokenizerSection]:
         if kind == "cnn":
             return section()
         sizes = {"dim": 16, "num_heads": 2, "num_kv_heads": 1, "time_every": 2, "num_bottleneck": 4}
-        layers = {"num_encoder_layers": 2, "num_decoder_layers": 2, "num_tokens": 4}
+        layers = {"num_encoder_layers": 2, "num_decoder_layers": 2, "num_tokens": 4, "mask_warmup_steps": 0}
         return section(model={"type": "transformer", **sizes, **layers}, clip_length=3)
 
     return make
@@ -186,3 +189,71 @@ def test_lpips_weight_reaches_the_loss(episodes: Path, monkeypatch: pytest.Monke
     loss, metrics = stage.loss(0)
     assert loss.item() == pytest.approx(1.7)
     assert float(metrics["lpips"]) == pytest.approx(3)
+
+
+def test_ignored_regions_reach_the_loss(episodes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pitfall 8: the gradient of the painted frame is zero inside the region and nowhere else."""
+    chosen = section(loss={"lpips_weight": 0.0, "ignored_regions": [[0, 4, 6, 9]]})
+    stage, painted = TokenizerStage(chosen, episodes, CPU, seed=0), []
+    decode = stage.module.decode
+
+    def spy(latents: torch.Tensor) -> torch.Tensor:
+        painted.append(decode(latents))
+        painted[-1].retain_grad()
+        return painted[-1]
+
+    monkeypatch.setattr(stage.module, "decode", spy)
+    stage.loss(0)[0].backward()
+    inside = torch.zeros(16, 16, dtype=torch.bool)
+    inside[0:6, 4:13] = True
+    assert torch.equal((painted[0].grad == 0).flatten(0, 2).all(dim=0), inside)
+
+
+@pytest.mark.parametrize("region", [[8, 0, 9, 1], [0, 16, 1, 1], [0, 0, 16, 16]])
+def test_ignored_regions_outside_the_recorded_frames(episodes: Path, tmp_path: Path, region: list[int]) -> None:
+    chosen = section(loss={"lpips_weight": 0.0, "ignored_regions": [region]})
+    with pytest.raises(ConfigError, match=r"frame of 16x16") as caught:
+        train_tokenizer(chosen, episodes, tmp_path / "out", CPU, seed=1, resume=False)
+    assert "recorded frames" in caught.value.hint
+    assert not (tmp_path / "out").exists()
+
+
+# ---------------------------------------------------------------- what training says of itself
+
+
+@pytest.mark.parametrize("collapsed", [True, False])
+def test_a_tokenizer_of_one_mean_image_is_warned_about(
+    episodes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_tensorboard: None, collapsed: bool
+) -> None:
+    """Pitfall 30: every image gave the mean image (outputs differed by 1e-8) and nobody was told."""
+    if collapsed:
+        encode = CnnTokenizer.encode
+        monkeypatch.setattr(CnnTokenizer, "encode", lambda self, pixels: 1e-8 * encode(self, pixels))
+    train = {"steps": 80, "batch_size": 8, "learning_rate": 1e-2, "warmup_steps": 50, "log_every": 20}
+    result = train_tokenizer(section(train=train), episodes, tmp_path / "out", CPU, seed=1, resume=False)
+    lines = read_metrics(tmp_path / "out" / "metrics.jsonl")
+    warnings = [line["warning"] for line in lines if "collapsed to the mean" in line.get("warning", "")]
+    assert bool(warnings) == collapsed
+    share = result.metrics["spread"] / result.metrics["spread_reference"]
+    assert share < 1e-5 if collapsed else share > 0.5
+    assert result.metrics["latent_spread"] < 1e-7 if collapsed else result.metrics["latent_spread"] > 0.01
+
+
+def test_latent_statistics_stand_at_every_log_point_and_only_there(
+    episodes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_tensorboard: None
+) -> None:
+    counted: list[tuple[int, ...]] = []
+
+    def spy(latents: torch.Tensor) -> dict[str, torch.Tensor]:
+        counted.append(tuple(latents.shape))
+        return latent_statistics(latents)
+
+    monkeypatch.setattr(module, "latent_statistics", spy)
+    train = {"steps": 11, "batch_size": 4, "learning_rate": 1e-3, "log_every": 4, "checkpoint_every": 6}
+    train_tokenizer(section(train=train), episodes, tmp_path / "out", CPU, seed=1, resume=False)
+    points = [line for line in read_metrics(tmp_path / "out" / "metrics.jsonl") if "warning" not in line]
+    assert [line["step"] for line in points] == [4, 6, 8, 11]
+    assert counted == [(4, 1, 4, 4)] * 4
+    assert all(1 <= line["latent_rank"] <= 4 for line in points)
+    assert all(0 < line["latent_spread"] < line["latent_std"] <= 1 for line in points)
+    assert all(abs(line["latent_mean"]) <= 1 for line in points)

@@ -19,13 +19,19 @@ class RunSection(Section):
         default="auto", description="autocast type; auto takes bf16 where the hardware has it, else fp32"
     )
     threads: int = Field(default=0, ge=0, le=1024, description="CPU threads; 0 leaves torch's choice")
+    compile: bool = Field(
+        default=False, description="torch.compile while training; where it fails, training says why and goes on without"
+    )
 
 
 class TrainSettings(Section):
     """Optimiser, schedule and bookkeeping of one training stage."""
 
     steps: int = Field(ge=1, description="optimiser steps in all")
-    batch_size: int = Field(ge=1, description="examples per step")
+    batch_size: int = Field(ge=1, description="examples per step (per micro-batch when accumulate is above 1)")
+    accumulate: int = Field(
+        default=1, ge=1, description="micro-batches whose gradients are averaged in one optimiser step"
+    )
     learning_rate: float = Field(gt=0, le=1, description="peak learning rate (AdamW)")
     warmup_steps: int = Field(default=50, ge=0, description="linear warm-up")
     schedule: Literal["constant", "cosine", "wsd"] = Field(
@@ -34,6 +40,15 @@ class TrainSettings(Section):
     decay_fraction: float = Field(default=0.3, gt=0, le=1, description="share of the steps that wsd decays over")
     weight_decay: float = Field(default=0.01, ge=0, le=1, description="AdamW weight decay on matrices")
     clip_norm: float = Field(default=1.0, gt=0, description="global gradient norm limit")
+    ema_decay: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="decay of the moving average of the weights that becomes the result; 0: none",
+    )
+    recompute: bool = Field(
+        default=False, description="compute transformer blocks again in the backward pass: less memory, more time"
+    )
     log_every: int = Field(default=20, ge=1, description="steps between metric lines")
     checkpoint_every: int = Field(default=500, ge=1, description="steps between checkpoints")
     max_bad_steps: int = Field(default=20, ge=1, description="skipped non-finite steps before training gives up")

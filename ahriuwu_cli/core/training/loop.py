@@ -6,20 +6,20 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
-from torch import Tensor
 
 from ahriuwu_cli.core.artifact import Header, read_header, write_weights
 from ahriuwu_cli.core.device import Runtime
-from ahriuwu_cli.core.errors import DeviceError, InputError, TrainingError, TrainingInterrupted
+from ahriuwu_cli.core.errors import InputError, TrainingError, TrainingInterrupted
 from ahriuwu_cli.core.training.config import TrainSettings
 from ahriuwu_cli.core.training.files import RunFiles
 from ahriuwu_cli.core.training.interrupt import StopRequest
+from ahriuwu_cli.core.training.recompute import learning_parts
 from ahriuwu_cli.core.training.schedule import learning_rate
 from ahriuwu_cli.core.training.sinks import Sinks, last_metrics
 from ahriuwu_cli.core.training.stage import ArtifactFields, Stage, StageState, moved, seed_everything
 from ahriuwu_cli.core.training.state import Session, load_state, save_state
+from ahriuwu_cli.core.training.step import take_step
 from ahriuwu_cli.core.training.watch import Watch
 
 __all__ = ["ArtifactFields", "Stage", "StageState", "TrainResult", "moved", "seed_everything", "train"]
@@ -54,12 +54,12 @@ def train(
     Writes into `folder`: `<kind>.safetensors` (the artifact), `<kind>.state.safetensors` (for
     `resume`), `metrics.jsonl`, and `tensorboard/` when TensorBoard is installed. A fresh run seeds
     the global generators; a resumed one restores them, and on the CPU ends with the very bits of a
-    run without a break. Resuming a finished run returns its result and writes nothing.
+    run without a break (compiled code apart). Resuming a finished run returns its result and writes nothing.
 
     Args:
         stage: what is trained; its module is on `runtime.device`.
         settings: optimiser, schedule and bookkeeping.
-        runtime: device and precision.
+        runtime: device, precision, and whether to compile.
         folder: the stage's folder, made when absent.
         resume: go on from the saved state.
         seed: seed of a fresh run.
@@ -90,6 +90,7 @@ def train(
         StopRequest() as stop,
         Sinks(stage.kind, files.metrics, files.tensorboard, session.step, settings.steps) as sinks,
     ):
+        _prepare(session, sinks)
         metrics = _run(session, files, sinks, stop)
         if session.step < settings.steps:
             _save(files, session)
@@ -115,6 +116,14 @@ def _finished(files: RunFiles, session: Session) -> TrainResult | None:
     return TrainResult(header, session.step, seconds, metrics)
 
 
+def _prepare(session: Session, sinks: Sinks) -> None:
+    """Compile when asked to, and warn of settings that this stage has no use for."""
+    if session.settings.recompute and not learning_parts(session.stage.module):
+        sinks.warn(session.step, "train.recompute has no effect: nothing that learns here can be computed again")
+    if session.runtime.compile:
+        session.compile(lambda text: sinks.warn(session.step, text))
+
+
 def _run(session: Session, files: RunFiles, sinks: Sinks, stop: StopRequest) -> dict[str, float]:
     """Step until the end or a stop request; returns the metrics of the last log point."""
     settings, watch = session.settings, Watch(session.settings)
@@ -122,13 +131,14 @@ def _run(session: Session, files: RunFiles, sinks: Sinks, stop: StopRequest) -> 
     leaving = session.step >= settings.steps
     while not leaving:
         rate = learning_rate(session.step, settings)
-        outcome = _step(session, rate)
+        outcome = take_step(session, rate)
         session.step += 1
         if outcome.fault is not None:
             session.bad_steps += 1
             sinks.warn(session.step, watch.bad_step(session.step, session.bad_steps, outcome.fault))
         else:
-            sinks.add(outcome.metrics)
+            for metrics_of_part in outcome.metrics:
+                sinks.add(metrics_of_part)
             if math.isfinite(outcome.norm):  # an fp16 overflow has no norm to speak of
                 sinks.warn(session.step, watch.gradient(outcome.norm))
         sinks.update(session.step)
@@ -147,56 +157,6 @@ def _run(session: Session, files: RunFiles, sinks: Sinks, stop: StopRequest) -> 
     return metrics
 
 
-@dataclass(frozen=True)
-class _Outcome:
-    """One step: its metrics and gradient norm, or the fault for which it was skipped."""
-
-    metrics: dict[str, Tensor | float]
-    norm: float = math.nan
-    fault: str | None = None
-
-
-def _step(session: Session, rate: float) -> _Outcome:
-    """One optimiser step; a non-finite loss or gradient leaves weights and moments untouched."""
-    try:
-        return _try_step(session, rate)
-    except torch.OutOfMemoryError as error:
-        raise DeviceError(
-            f"{session.runtime.device} ran out of memory in step {session.step + 1}",
-            hint="lower train.batch_size or the model size and start anew, or free the device and --resume",
-        ) from error
-
-
-def _try_step(session: Session, rate: float) -> _Outcome:
-    optimizer, scaler = session.optimizer, session.scaler
-    with session.runtime.autocast():
-        loss, metrics = session.stage.loss(session.step)
-    loss = loss.float()
-    assert loss.ndim == 0, f"a stage's loss is a scalar, found shape {tuple(loss.shape)}"
-    value = loss.item()
-    if not math.isfinite(value):
-        return _Outcome({}, fault=f"the loss is {value}")
-
-    optimizer.zero_grad(set_to_none=True)
-    torch.autograd.backward(loss if scaler is None else scaler.scale(loss))
-    if scaler is not None:
-        scaler.unscale_(optimizer)
-    norm = torch.nn.utils.clip_grad_norm_(session.parameters.values(), session.settings.clip_norm).item()
-    overflow = scaler is not None and scaler.get_scale() > 1  # fp16 range: the scaler halves and goes on
-    if math.isfinite(norm):
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        optimizer.step() if scaler is None else scaler.step(optimizer)
-    if scaler is not None:
-        scaler.update()
-    if not math.isfinite(norm) and not overflow:
-        return _Outcome({}, fault=f"the gradient norm is {norm}")
-
-    clipped = float(norm > session.settings.clip_norm)
-    own = {} if not math.isfinite(norm) else {"gradient_norm": norm, "clipped": clipped}
-    return _Outcome({**metrics, "loss": value, **own}, norm=norm)
-
-
 def _give_up(files: RunFiles, session: Session, fault: str | None) -> None:
     """Save the last good weights and end the run."""
     _save(files, session)
@@ -209,20 +169,21 @@ def _give_up(files: RunFiles, session: Session, fault: str | None) -> None:
 
 
 def _save(files: RunFiles, session: Session) -> Header:
-    """Write the state and the artifact of this very step."""
+    """Write the state and the artifact of this very step; with an average of the weights the artifact holds that."""
     _save_state(files, session)
-    fields = session.stage.describe()
+    fields, module, average = session.stage.describe(), session.stage.module, session.average
     info = {
         **fields.info,
         "steps": session.step,
         "finished": session.step >= session.settings.steps,
         "untrained": session.untrained(),
+        "averaged": average is not None,
     }
     try:
         return write_weights(
             files.weights,
             files.kind,
-            session.stage.module.state_dict(),
+            module.state_dict() if average is None else average.state_dict(module),
             config=fields.config,
             specs=fields.specs,
             parents=fields.parents,

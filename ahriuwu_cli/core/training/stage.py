@@ -60,6 +60,7 @@ class Stage(Protocol):
     def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Draw a batch and return the scalar loss and scalar metrics of step `step` (from 0).
 
+        With `accumulate` above 1 this is called as often in every step, with the same number, for one micro-batch each.
         Called under `runtime.autocast()`. When the loss comes out non-finite the step is skipped, but
         this call has happened: running normalisers kept here must ignore non-finite values. Metrics
         named `spread` and `spread_reference` (spread of the prediction across examples and that of

@@ -1,36 +1,49 @@
 """Training state on disk: weights, optimiser, generators, stage and step in one safetensors file, no pickle.
 
 Tensor names: `module/<name>` (the module's state dict), `optimizer/<name>/<slot>` (AdamW moments and
-step counts of a trained parameter), `rng/<generator>`, `stage/<name>`. The header's `info` has the
-numbers: step, bad_steps, seed, settings, and as JSON text the loss scaler and the stage's values.
+step counts of a trained parameter), `average/<name>` (its average, when there is one), `rng/<generator>`,
+`stage/<name>`. The header's `info` has the numbers: step, bad_steps, averaged_steps, seed, settings, and as
+JSON text the loss scaler and the stage's values.
 """
 
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ahriuwu_cli.core.artifact import Header, canonical, load_strictly, read_weights, write_weights
 from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.errors import ArtifactError
+from ahriuwu_cli.core.training.average import WeightAverage
+from ahriuwu_cli.core.training.compilation import CompiledBlocks, Tell, compile_blocks
 from ahriuwu_cli.core.training.config import TrainSettings
+from ahriuwu_cli.core.training.generators import generator_states, restore_generators
+from ahriuwu_cli.core.training.recompute import set_recompute
 from ahriuwu_cli.core.training.stage import Stage, StageState
 
-FREE_SETTINGS = frozenset({"steps", "log_every", "checkpoint_every", "max_bad_steps"})  # may change at a resume
+# what may change at a resume
+FREE_SETTINGS = frozenset({"steps", "log_every", "checkpoint_every", "max_bad_steps", "recompute"})
+FUSED = ("cpu", "cuda")  # devices on which AdamW runs as one kernel
 SLOTS = ("step", "exp_avg", "exp_avg_sq")  # what AdamW keeps for each parameter
 
 
 @dataclass
 class Session:
-    """The live objects of one training run; `step` counts finished steps, skipped ones included."""
+    """The live objects of one training run.
+
+    Attributes:
+        step: finished steps, skipped ones included.
+        bad_steps: skipped ones.
+        parameters: what learns, by name.
+        average: its moving average; None without `ema_decay`.
+        compiled: what runs compiled code; None for nothing.
+    """
 
     stage: Stage
     settings: TrainSettings
@@ -40,7 +53,9 @@ class Session:
     bad_steps: int = 0
     parameters: dict[str, nn.Parameter] = field(init=False)
     optimizer: torch.optim.AdamW = field(init=False)
+    average: WeightAverage | None = field(init=False)
     scaler: torch.amp.GradScaler | None = field(init=False)
+    compiled: CompiledBlocks | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.parameters = dict(self.stage.trained())
@@ -50,8 +65,15 @@ class Session:
         assert declared <= everything, "trained() returns parameters of the stage's module"
         for parameter in self.stage.module.parameters():
             parameter.requires_grad_(id(parameter) in declared)
+        set_recompute(self.stage.module, self.settings.recompute)
         self.optimizer = make_optimizer(self.parameters, self.settings)
+        decay = self.settings.ema_decay
+        self.average = WeightAverage(self.parameters, decay) if decay else None
         self.scaler = torch.amp.GradScaler(self.runtime.device.type) if self.runtime.precision == "fp16" else None
+
+    def compile(self, tell: Tell) -> None:
+        """Compile the module's blocks; `tell` takes the one line that says why not, now or in a later step."""
+        self.compiled = compile_blocks(self.stage.module, tell)
 
     def untrained(self) -> list[str]:
         """List the declared tensors that never received a non-zero gradient, sorted.
@@ -65,15 +87,42 @@ class Session:
         )
 
 
+class StepStart:
+    """What a step may change before its optimiser moves, kept so that the step can be taken anew."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        state = session.stage.state()
+        self._stage = StageState({name: tensor.clone() for name, tensor in state.tensors.items()}, state.values)
+        self._generators = generator_states(session.runtime)
+        module = session.stage.module
+        fixed = (parameter for parameter in module.parameters() if not parameter.requires_grad)
+        self._tensors = [(tensor, tensor.clone()) for tensor in (*module.buffers(), *fixed)]
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Go back to it."""
+        self._session.stage.load_state(self._stage)
+        restore_generators(self._session.runtime, *self._generators)
+        for tensor, before in self._tensors:
+            tensor.copy_(before)
+
+
 def make_optimizer(parameters: Mapping[str, nn.Parameter], settings: TrainSettings) -> torch.optim.AdamW:
-    """AdamW with weight decay on tensors of two or more dimensions only."""
+    """AdamW with weight decay on tensors of two or more dimensions only; one kernel for all of it where there is one.
+
+    The fused kernel takes 4.5 ms for 8.9M parameters on one CPU thread, where PyTorch's default takes 21 ms.
+    """
     matrices = [parameter for parameter in parameters.values() if parameter.ndim >= 2]
     vectors = [parameter for parameter in parameters.values() if parameter.ndim < 2]
     groups = [
         {"params": matrices, "weight_decay": settings.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=settings.learning_rate)
+    fused = all(parameter.device.type in FUSED for parameter in parameters.values())
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]], lr=settings.learning_rate, fused=fused or None
+    )
 
 
 def _moments(optimizer: torch.optim.AdamW, parameter: nn.Parameter) -> Iterator[Tensor]:
@@ -92,36 +141,25 @@ def save_state(path: Path, session: Session) -> Header:
     for name, parameter in session.parameters.items():
         for slot, value in session.optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer/{name}/{slot}"] = value
-    tensors |= {f"rng/{name}": tensor for name, tensor in _generators(session.runtime).items()}
+    if session.average is not None:
+        tensors |= {f"average/{name}": tensor for name, tensor in session.average.tensors.items()}
+    generators, python_state = generator_states(session.runtime)
+    tensors |= {f"rng/{name}": tensor for name, tensor in generators.items()}
     tensors |= {f"stage/{name}": tensor for name, tensor in stage.tensors.items()}
     info = {
         "of": session.stage.kind,
         "step": session.step,
         "bad_steps": session.bad_steps,
+        "averaged_steps": 0 if session.average is None else session.average.updates,
         "seed": session.seed,
         "settings": session.settings.model_dump(mode="json"),
-        "python_rng": json.dumps(random.getstate()),
+        "python_rng": python_state,
         "scaler": json.dumps(None if session.scaler is None else session.scaler.state_dict()),
         "stage": json.dumps(stage.values, allow_nan=False),
     }
     return write_weights(
         path, "state", tensors, config=fields.config, specs=fields.specs, parents=fields.parents, info=info
     )
-
-
-def _generators(runtime: Runtime) -> dict[str, Tensor]:
-    """States of the global generators that live in tensors."""
-    _, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
-    states = {
-        "cpu": torch.get_rng_state(),
-        "numpy": torch.from_numpy(np.asarray(keys).astype(np.int64)),
-        "numpy_rest": torch.tensor([position, has_gauss, gauss], dtype=torch.float64),
-    }
-    if runtime.device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(runtime.device)
-    if runtime.device.type == "mps":
-        states["mps"] = torch.mps.get_rng_state()
-    return states
 
 
 # ---------------------------------------------------------------- reading
@@ -136,15 +174,17 @@ def load_state(path: Path, session: Session) -> None:
     """
     header, tensors = read_weights(path, "state")
     _check(path, header, session)
-    parts = {prefix: _part(tensors, prefix) for prefix in ("module", "optimizer", "rng", "stage")}
+    parts = {prefix: _part(tensors, prefix) for prefix in ("module", "optimizer", "average", "rng", "stage")}
     load_strictly(session.stage.module, parts["module"], path)
     _load_optimizer(session, parts["optimizer"], path)
+    if session.average is not None:
+        session.average.load(parts["average"], header.info["averaged_steps"])
     scaler = json.loads(header.info["scaler"])
     if session.scaler is not None and scaler:
         session.scaler.load_state_dict(scaler)
     session.stage.load_state(StageState(parts["stage"], json.loads(header.info["stage"])))
     session.step, session.bad_steps = header.info["step"], header.info["bad_steps"]
-    _restore_generators(session.runtime, parts["rng"], header.info["python_rng"])
+    restore_generators(session.runtime, parts["rng"], header.info["python_rng"])
 
 
 def _check(path: Path, header: Header, session: Session) -> None:
@@ -209,20 +249,8 @@ def _load_optimizer(session: Session, saved: Mapping[str, Tensor], path: Path) -
         )
     for name, values in slots.items():
         parameter = session.parameters[name]
-        # the step count stays on the CPU, as AdamW keeps it
+        # AdamW keeps the step count on the CPU, except for its fused kernel
+        fused = session.optimizer.defaults["fused"]
         session.optimizer.state[parameter] = {
-            slot: value if slot == "step" else value.to(parameter.device) for slot, value in values.items()
+            slot: value.to(parameter.device) if fused or slot != "step" else value for slot, value in values.items()
         }
-
-
-def _restore_generators(runtime: Runtime, states: Mapping[str, Tensor], python_state: str) -> None:
-    torch.set_rng_state(states["cpu"])
-    if "cuda" in states and runtime.device.type == "cuda":
-        torch.cuda.set_rng_state(states["cuda"], runtime.device)
-    if "mps" in states and runtime.device.type == "mps":
-        torch.mps.set_rng_state(states["mps"])
-    position, has_gauss, gauss = states["numpy_rest"].tolist()
-    keys = states["numpy"].numpy().astype(np.uint32)
-    np.random.set_state(("MT19937", keys, int(position), int(has_gauss), gauss))
-    version, internal, gauss_next = json.loads(python_state)
-    random.setstate((version, tuple(internal), gauss_next))
