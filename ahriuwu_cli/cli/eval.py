@@ -20,19 +20,29 @@ def rollout(
     checkpoint: Annotated[
         Path | None, typer.Option(help="A dynamics, agent or imagination checkpoint instead of the run's dynamics.")
     ] = None,
+    steps: Annotated[int | None, typer.Option(help="eval.sampling_steps: Euler steps per dreamed frame, K.")] = None,
+    context: Annotated[
+        int | None, typer.Option(help="eval.context_length: true frames before the dream starts.")
+    ] = None,
+    horizon: Annotated[int | None, typer.Option(help="eval.horizon: dreamed frames.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of the results.", show_default="below the run's evaluation/"),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Dream on from held-out contexts and compare with what really came.
 
-    Truth, reconstruction, dream and persistence side by side as GIF and MP4; PSNR and SSIM for each step.
+    Truth, reconstruction, dream and persistence side by side as GIF, MP4 and stills; PSNR and SSIM for each step.
     """
-    from ahriuwu_cli.pipeline.config import load_run
+    from ahriuwu_cli.pipeline.config import as_overrides, load_run
 
-    run = load_run(config, overrides or ())
+    flags = {"eval.sampling_steps": steps, "eval.context_length": context, "eval.horizon": horizon}
+    run = load_run(config, [*(overrides or ()), *as_overrides(flags)])
 
     from ahriuwu_cli.pipeline import stages
 
-    render(stages.evaluate_rollout(run, checkpoint), as_json)
+    render(stages.evaluate_rollout(run, checkpoint, out), as_json)
 
 
 @app.command()

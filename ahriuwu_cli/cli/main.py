@@ -13,10 +13,24 @@ import typer
 from typer.core import TyperGroup
 
 import ahriuwu_cli
-from ahriuwu_cli.cli import agent, data, demo, doctor, dynamics, eval, imagine, init, latents, tokenizer
+from ahriuwu_cli.cli import ablate, agent, bench, data, demo, doctor, dynamics, eval, imagine, init, latents, tokenizer
 from ahriuwu_cli.core.errors import EXIT_FAILED, EXIT_INTERRUPTED, AhriuwuError
+from ahriuwu_cli.core.process import tune_process
 
-ROAD = ("demo", "init", "data", "tokenizer", "latents", "dynamics", "agent", "imagine", "eval", "doctor")
+ROAD = (
+    "demo",
+    "init",
+    "data",
+    "tokenizer",
+    "latents",
+    "dynamics",
+    "agent",
+    "imagine",
+    "eval",
+    "ablate",
+    "bench",
+    "doctor",
+)
 OUTSIDE = {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.ENAMETOOLONG}
 """What the operating system refuses for reasons that are not ours."""
 
@@ -64,6 +78,8 @@ app.add_typer(dynamics.app, name="dynamics")
 app.add_typer(agent.app, name="agent")
 app.add_typer(imagine.app, name="imagine")
 app.add_typer(eval.app, name="eval")
+app.command()(ablate.ablate)
+app.add_typer(bench.app, name="bench")
 app.command()(doctor.doctor)
 app.command()(demo.demo)
 
@@ -101,10 +117,7 @@ def run(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 (one re
 
 def main() -> None:
     """Entry point of the console command."""
-    # Idle threads spin only briefly before they sleep. Spinning on is 20 times slower when another program
-    # wants the processor; sleeping at once (OMP_WAIT_POLICY=passive) is a third slower when none does.
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    tune_process()
     sys.exit(run())
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ahriuwu_cli.core.config import Section
 
@@ -15,7 +15,24 @@ class EvalSection(Section):
     )
     context_length: int = Field(default=8, ge=1, le=4096, description="true frames before the dream starts")
     horizon: int = Field(default=16, ge=1, le=4096, description="dreamed frames")
+    sampling_steps: int | None = Field(
+        default=None, ge=1, le=1024, description="Euler steps per dreamed frame, K; absent for those of the sampler"
+    )
+    fine_steps: int | None = Field(
+        default=None, ge=1, le=1024, description="a second K, dreamed from the same noise; absent for none"
+    )
+    video_features: str = Field(
+        default="", description="TorchScript network for the video distance; empty takes the built-in one"
+    )
     gif_rows: int = Field(default=6, ge=1, le=64, description="contexts drawn in the GIF and MP4")
     episodes: int = Field(default=100, ge=1, description="paired episodes of `eval agent`")
     temperature: float = Field(default=1.0, gt=0, le=10, description="policy temperature in the real game")
     confidence: float = Field(default=0.95, gt=0.5, lt=1, description="level of the bootstrap intervals")
+
+    @model_validator(mode="after")
+    def _powers_of_two(self) -> EvalSection:
+        for name in ("sampling_steps", "fine_steps"):
+            steps = getattr(self, name)
+            if steps is not None and steps & (steps - 1):
+                raise ValueError(f"eval.{name} must be a power of two, found {steps}")
+        return self

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import correlate1d
 
-from ahriuwu_cli.core.errors import ConfigError
-
 PEAK = 255.0
 PSNR_CAP = 100.0
 SSIM_SIGMA = 1.5
 SSIM_RADIUS = 5  # int(3.5 * SSIM_SIGMA + 0.5): the 11-tap window of Wang et al. 2004
-SSIM_WINDOW = 2 * SSIM_RADIUS + 1
 SSIM_C1 = (0.01 * PEAK) ** 2
 SSIM_C2 = (0.03 * PEAK) ** 2
 
@@ -41,6 +39,15 @@ class HorizonCurve:
     ssim: Scores
     psnr_mean: float
     ssim_mean: float
+
+    def dump(self) -> dict[str, Any]:
+        """JSON: both curves and their means."""
+        return {
+            "psnr": self.psnr.tolist(),
+            "ssim": self.ssim.tolist(),
+            "psnr_mean": self.psnr_mean,
+            "ssim_mean": self.ssim_mean,
+        }
 
 
 def psnr(truth: Frames, guess: Frames) -> Scores:
@@ -66,7 +73,8 @@ def ssim(truth: Frames, guess: Frames) -> Scores:
     Gaussian window with sigma 1.5 pixels and 11 taps, population covariance, K1 = 0.01, K2 = 0.03,
     data range 255 (Wang et al. 2004; equal to scikit-image `structural_similarity` with
     `gaussian_weights=True, sigma=1.5, use_sample_covariance=False, channel_axis=-1`). Only windows
-    that lie inside the frame count.
+    that lie inside the frame count; along a side of fewer than 11 pixels the window has the largest
+    odd number of taps that fits.
 
     Args:
         truth: true frames (..., H, W, 3) uint8.
@@ -77,15 +85,8 @@ def ssim(truth: Frames, guess: Frames) -> Scores:
 
     Raises:
         ValueError: the arrays are not uint8 RGB frames of one shape.
-        ConfigError: the frames are smaller than the 11x11 window.
     """
     _check_frames(truth, guess)
-    height, width = truth.shape[-3:-1]
-    if min(height, width) < SSIM_WINDOW:
-        raise ConfigError(
-            f"frames are {height}x{width} pixels; SSIM needs at least {SSIM_WINDOW}x{SSIM_WINDOW}, its window",
-            hint=f"record with data.height and data.width of at least {SSIM_WINDOW}",
-        )
     return _per_frame(_ssim_of_chunk, truth, guess)
 
 
@@ -106,7 +107,6 @@ def horizon_table(truth: Frames, guesses: Mapping[str, Frames]) -> dict[str, Hor
 
     Raises:
         ValueError: no guess, no frames, or arrays that are not uint8 RGB of the truth's shape.
-        ConfigError: the frames are smaller than the SSIM window.
     """
     if not guesses:
         raise ValueError("there is no guess to score; expected at least one")
@@ -172,10 +172,10 @@ def _ssim_of_chunk(truth: Frames, guess: Frames) -> Scores:
 
 def _blur(maps: Scores) -> Scores:
     """Gaussian mean at every window inside the frame: (M, F, 3, H, W) -> (M, F, 3, H', W')."""
-    offsets = np.arange(-SSIM_RADIUS, SSIM_RADIUS + 1)
-    weights = np.exp(-0.5 * (offsets / SSIM_SIGMA) ** 2)
-    weights /= weights.sum()
-    inside = slice(SSIM_RADIUS, -SSIM_RADIUS)
-    rows = correlate1d(maps, weights, axis=-2)[..., inside, :]
-    blurred: Scores = correlate1d(rows, weights, axis=-1)[..., inside]
-    return blurred
+    for axis in (-2, -1):
+        side = maps.shape[axis]
+        radius = min(SSIM_RADIUS, (side - 1) // 2)
+        weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / SSIM_SIGMA) ** 2)
+        blurred = correlate1d(maps, weights / weights.sum(), axis=axis)
+        maps = blurred.take(range(radius, side - radius), axis=axis)
+    return maps

@@ -24,6 +24,7 @@ from ahriuwu_cli.evaluation.config import EvalSection
 from ahriuwu_cli.imagination.config import ImagineSection
 from ahriuwu_cli.latents.config import LatentsSection
 from ahriuwu_cli.tokenizer.config import TokenizerSection
+from ahriuwu_cli.tokenizer.regions import counted_pixels
 
 CONFIG_NAME = "run.toml"
 
@@ -45,11 +46,14 @@ class RunConfig(Section):
     eval: EvalSection = Field(default_factory=EvalSection)
 
     @model_validator(mode="after")
-    def _frames_fit_the_patch(self) -> RunConfig:
-        patch = getattr(self.tokenizer.model, "patch", 1)  # a tokenizer of another package may have none
+    def _tokenizer_takes_the_frames(self) -> RunConfig:
+        model = self.tokenizer.model
         for name, size in (("height", self.data.height), ("width", self.data.width)):
-            if size % patch:
-                raise ValueError(f"data.{name} {size} is not divisible by tokenizer.model.patch {patch}")
+            if size % model.frame_multiple:
+                raise ValueError(
+                    f"data.{name} {size} is not divisible by {model.frame_multiple}, as tokenizer {model.type} needs"
+                )
+        counted_pixels(self.tokenizer.loss.ignored_regions, self.data.height, self.data.width)
         return self
 
     @model_validator(mode="after")
@@ -139,11 +143,12 @@ class Run:
 # ---------------------------------------------------------------- presets
 
 
+SIZES = ("tiny", "small", "medium", "large", "paper")
+
+
 def preset_names() -> list[str]:
     """The presets in the package, smallest first."""
-    order = ["tiny", "small", "medium", "large", "paper"]
-    found = [Path(entry.name).stem for entry in _presets().iterdir() if entry.name.endswith(".toml")]
-    return sorted(found, key=lambda name: (order.index(name) if name in order else len(order), name))
+    return _names(_presets())
 
 
 def preset_text(name: str) -> str:
@@ -152,19 +157,55 @@ def preset_text(name: str) -> str:
     Raises:
         InputError: there is no such preset.
     """
-    names = preset_names()
+    return _text(_presets(), name, "preset")
+
+
+def load_preset(name: str, tokenizer: str | None = None) -> dict[str, Any]:
+    """A preset's values as plain data; see `preset_text` and `tokenizer_preset_text` for errors.
+
+    Args:
+        name: of the preset.
+        tokenizer: name of a tokenizer preset whose model takes the place of the preset's own.
+    """
+    data = tomllib.loads(preset_text(name))
+    if tokenizer is not None:
+        data["tokenizer"]["model"] = tomllib.loads(tokenizer_preset_text(tokenizer))["tokenizer"]["model"]
+    return data
+
+
+def tokenizer_preset_names() -> list[str]:
+    """The tokenizer models in the package, by kind, smallest first."""
+    return _names(_presets() / "tokenizer")
+
+
+def tokenizer_preset_text(name: str) -> str:
+    """A tokenizer preset's file as it is: comments and one table, `[tokenizer.model]`.
+
+    Raises:
+        InputError: there is no such tokenizer preset.
+    """
+    return _text(_presets() / "tokenizer", name, "tokenizer")
+
+
+def _names(folder: Traversable) -> list[str]:
+    """Names of the TOML files of a folder, `<kind>-<size>` or `<size>`: by kind, then by size."""
+
+    def order(name: str) -> tuple[str, int, str]:
+        kind, _, size = name.rpartition("-")
+        return kind, SIZES.index(size) if size in SIZES else len(SIZES), name
+
+    return sorted((Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".toml")), key=order)
+
+
+def _text(folder: Traversable, name: str, flag: str) -> str:
+    names = _names(folder)
     if name not in names:
         near = difflib.get_close_matches(name, names, n=1)
         raise InputError(
-            f"there is no preset {value_text(name)}; expected one of {', '.join(names)}",
-            hint=f"use --preset {near[0] if near else names[0]}",
+            f"there is no {flag} {value_text(name)}; expected one of {', '.join(names)}",
+            hint=f"use --{flag} {near[0] if near else names[0]}",
         )
-    return (_presets() / f"{name}.toml").read_text(encoding="utf-8")
-
-
-def load_preset(name: str) -> dict[str, Any]:
-    """A preset's values as plain data; see `preset_text` for errors."""
-    return tomllib.loads(preset_text(name))
+    return (folder / f"{name}.toml").read_text(encoding="utf-8")
 
 
 def _presets() -> Traversable:
@@ -190,9 +231,9 @@ def load_run(config: Path, overrides: Sequence[str] = ()) -> Run:
     return Run(validate(RunConfig, data, str(config), overrides), config.parent)
 
 
-def preset_run(name: str, folder: Path, overrides: Sequence[str] = ()) -> Run:
-    """A run in `folder` straight from a preset, with overrides on top; see `load_run` for errors."""
-    data = apply_overrides(load_preset(name), overrides)
+def preset_run(name: str, folder: Path, overrides: Sequence[str] = (), tokenizer: str | None = None) -> Run:
+    """A run in `folder` straight from a preset, with overrides on top; see `load_preset` and `load_run`."""
+    data = apply_overrides(load_preset(name, tokenizer), overrides)
     return Run(validate(RunConfig, data, f"preset {name}", overrides), folder)
 
 

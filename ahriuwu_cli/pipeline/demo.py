@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from ahriuwu_cli.core.artifact import MANIFEST_NAME, Kind, read_header
+from ahriuwu_cli.core.artifact import Kind, read_header
 from ahriuwu_cli.core.errors import InputError, TrainingInterrupted
 from ahriuwu_cli.core.report import Report
-from ahriuwu_cli.core.training.config import TrainSettings
-from ahriuwu_cli.core.training.files import RunFiles
 from ahriuwu_cli.pipeline import stages
-from ahriuwu_cli.pipeline.chain import is_current
 from ahriuwu_cli.pipeline.config import CONFIG_NAME, Run, load_run
 from ahriuwu_cli.pipeline.template import init
+from ahriuwu_cli.pipeline.unfinished import Work, latents_left, recording_left, training_left
 
 
 def run_demo(folder: Path, seed: int, show: Callable[[Report], None]) -> None:
@@ -48,48 +45,20 @@ def run_demo(folder: Path, seed: int, show: Callable[[Report], None]) -> None:
     show(_closing(run, time.monotonic() - started))
 
 
-def _left_to_do(run: Run) -> Iterator[Callable[[], Report]]:
+def _left_to_do(run: Run) -> Work:
     """Every stage that is not finished, in order; each is looked at when those before it are done."""
-    missing = run.config.data.episodes - _recorded(run.episodes)
-    if missing > 0:
-        yield partial(_record, run, missing)
     config = run.config
-    yield from _training(run, "tokenizer", config.tokenizer.train, stages.train_tokenizer)
-    if not is_current(run, run.latents, "latents"):
-        yield partial(stages.build_latents, run)
-    if not is_current(run, run.packed, "packed"):
-        yield partial(stages.pack_latents, run)
-    yield from _training(run, "dynamics", config.dynamics.train, stages.train_dynamics)
-    yield from _training(run, "agent", config.agent.train, stages.finetune_agent)
-    yield from _training(run, "imagination", config.imagine.train, stages.train_imagination)
+    yield from recording_left(run)
+    yield from training_left(run, "tokenizer", config.tokenizer.train, stages.train_tokenizer)
+    yield from latents_left(run)
+    yield from training_left(run, "dynamics", config.dynamics.train, stages.train_dynamics)
+    yield from training_left(run, "agent", config.agent.train, stages.finetune_agent)
+    yield from training_left(run, "imagination", config.imagine.train, stages.train_imagination)
     if _said(run.evaluation / "rollout" / "rollout.json", "fingerprint") != _fingerprint(run.dynamics, "dynamics"):
         yield partial(stages.evaluate_rollout, run)
     played = {"bc": _fingerprint(run.agent, "agent"), "imagination": _fingerprint(run.imagination, "imagination")}
     if _said(run.evaluation / "agent" / "agents.json", "fingerprints") != played:
         yield partial(stages.evaluate_agent, run)
-
-
-def _training(
-    run: Run, kind: Kind, settings: TrainSettings, stage: Callable[..., Report]
-) -> Iterator[Callable[[], Report]]:
-    """The training of one kind: nothing when all its steps are done, else to be resumed, or started (anew)."""
-    weights: Path = getattr(run, kind)
-    if is_current(run, weights, kind) and read_header(weights, kind).info["steps"] >= settings.steps:
-        return
-    resume = is_current(run, RunFiles(weights.parent, kind).state, "state")
-    yield partial(stage, run, resume=resume, overwrite=not resume)
-
-
-def _record(run: Run, missing: int) -> Report:
-    """Record the episodes that are not there yet."""
-    data = run.config.data.model_copy(update={"episodes": missing})
-    rest = replace(run, config=run.config.model_copy(update={"data": data}))
-    return stages.record(rest, append=run.episodes.exists())
-
-
-def _recorded(store: Path) -> int:
-    manifest = store / MANIFEST_NAME
-    return len(read_header(store, "episodes").info["episodes"]) if manifest.exists() else 0
 
 
 def _fingerprint(weights: Path, kind: Kind) -> str:

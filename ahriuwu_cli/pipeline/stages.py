@@ -133,10 +133,13 @@ def _train(
 def _trained(path: Path, result: TrainResult) -> Report:
     kind = result.header.kind
     shown = [(name, result.metrics[name]) for name in SHOWN_METRICS[kind] if name in result.metrics]
-    rows = [
+    learned = [
         ("steps", str(result.steps)),
         ("minutes", f"{result.seconds / 60:.1f}"),
         ("loss", f"{result.metrics.get('loss', float('nan')):.4g}"),
+    ]
+    rows = [
+        *(learned if result.steps else [("trained", "nothing: the weights stay in your files, sha256 recorded")]),
         *((name, f"{value:.4g}") for name, value in shown),
         ("fingerprint", result.header.fingerprint),
         ("file", str(path)),
@@ -155,21 +158,30 @@ def _trained(path: Path, result: TrainResult) -> Report:
 # ---------------------------------------------------------------- evaluation
 
 
-def evaluate_rollout(run: Run, checkpoint: Path | None = None) -> Report:
-    """Judge the run's dream, or that of another checkpoint."""
+def evaluate_rollout(run: Run, checkpoint: Path | None = None, out: Path | None = None) -> Report:
+    """Judge the run's dream, or that of another checkpoint; results go to `out`, or to a place of their own."""
     runtime = _runtime(run)
     source = checkpoint or run.dynamics
-    kind = read_header(source, ("dynamics", "agent", "imagination")).kind
     return judge_dream(
         source,
         run.tokenizer,
         run.packed,
         run.episodes,
-        run.evaluation / ("rollout" if kind == "dynamics" else f"rollout-{kind}"),
+        out or run.evaluation / _rollout_name(run, source),
         run.config.eval,
         runtime,
         seed=run.config.run.seed,
     )
+
+
+def _rollout_name(run: Run, source: Path) -> str:
+    """Folder of a rollout: `rollout` of the run's dynamics, `rollout-KIND` of its agents, of others by fingerprint."""
+    header = read_header(source, ("dynamics", "agent", "imagination"))
+    own: Path = getattr(run, header.kind)
+    name = "rollout" if header.kind == "dynamics" else f"rollout-{header.kind}"
+    if own.is_file() and read_header(own, header.kind).fingerprint == header.fingerprint:
+        return name
+    return f"rollout-{header.kind}-{header.fingerprint}"
 
 
 def evaluate_agent(run: Run, agents: list[str] | None = None) -> Report:

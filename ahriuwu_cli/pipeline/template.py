@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 
 from ahriuwu_cli.core.config import Section
@@ -11,7 +12,14 @@ from ahriuwu_cli.core.files import write_text
 from ahriuwu_cli.core.report import Report
 from ahriuwu_cli.core.schema import allowed, optional
 from ahriuwu_cli.core.toml import key_text, value_text
-from ahriuwu_cli.pipeline.config import CONFIG_NAME, RunConfig, as_overrides, preset_run, preset_text
+from ahriuwu_cli.pipeline.config import (
+    CONFIG_NAME,
+    RunConfig,
+    as_overrides,
+    preset_run,
+    preset_text,
+    tokenizer_preset_text,
+)
 
 
 def render_config(config: RunConfig, opening: str = "") -> str:
@@ -59,7 +67,7 @@ def _first_line(text: str | None) -> str:
     return (text or "").strip().partition("\n")[0]
 
 
-def init(folder: Path, preset: str, env: str | None, seed: int | None = None) -> Report:
+def init(folder: Path, preset: str, env: str | None, seed: int | None = None, tokenizer: str | None = None) -> Report:
     """Write `folder/run.toml` from a preset.
 
     Args:
@@ -67,12 +75,13 @@ def init(folder: Path, preset: str, env: str | None, seed: int | None = None) ->
         preset: name of a preset.
         env: Gymnasium environment id instead of the preset's.
         seed: run.seed instead of the preset's.
+        tokenizer: name of a tokenizer preset, whose model is taken instead of the preset's.
 
     Raises:
-        InputError: no such preset, `folder` is a file, or it has a run.toml already.
+        InputError: no such preset or tokenizer, `folder` is a file, or it has a run.toml already.
         ConfigError: `env` cannot be used.
     """
-    run = preset_run(preset, folder, as_overrides({"data.env": env, "run.seed": seed}))
+    run = preset_run(preset, folder, as_overrides({"data.env": env, "run.seed": seed}), tokenizer)
     path = folder / CONFIG_NAME
     if path.exists():
         raise InputError(f"{path} exists already", hint="edit it, remove it, or name another folder")
@@ -80,29 +89,31 @@ def init(folder: Path, preset: str, env: str | None, seed: int | None = None) ->
     if blocker.exists() and not blocker.is_dir():
         raise InputError(f"{blocker} is a file; expected a folder", hint="name another folder")
 
-    write_text(path, render_config(run.config, _opening(preset)))
+    write_text(path, render_config(run.config, _opening(preset, tokenizer)))
+    model = tokenizer or run.config.tokenizer.model.type
     return Report(
         title="New run",
-        columns=("file", "preset", "environment"),
-        rows=((str(path), preset, run.config.data.env),),
-        data={"config": str(path), "preset": preset, "env": run.config.data.env},
+        columns=("file", "preset", "tokenizer", "environment"),
+        rows=((str(path), preset, model, run.config.data.env),),
+        data={"config": str(path), "preset": preset, "tokenizer": model, "env": run.config.data.env},
         notes=(f"Look through {path}, then: ahriuwu data record --config {path}",),
     )
 
 
-def _opening(preset: str) -> str:
-    """First lines of the file: what the preset says of itself, and how values are changed."""
-    lines = []
-    for line in preset_text(preset).splitlines():
-        if not line.startswith("#"):
-            break
-        lines.append(line)
-    return "\n".join(
-        [
-            f"# Written by `ahriuwu init --preset {preset}`. Every value is stated; change what you like,",
-            "# or leave the file alone and give `--set section.key=value` to a command.",
-            "#",
-            f"# The preset `{preset}`:",
-            *lines,
-        ]
-    )
+def _opening(preset: str, tokenizer: str | None) -> str:
+    """First lines of the file: what the presets say of themselves, and how values are changed."""
+    flags = f"--preset {preset}" + (f" --tokenizer {tokenizer}" if tokenizer else "")
+    lines = [
+        f"# Written by `ahriuwu init {flags}`. Every value is stated; change what you like,",
+        "# or leave the file alone and give `--set section.key=value` to a command.",
+        "#",
+        f"# The preset `{preset}`:",
+        *_first_comments(preset_text(preset)),
+    ]
+    if tokenizer:
+        lines += ["#", f"# Its tokenizer is `{tokenizer}` instead:", *_first_comments(tokenizer_preset_text(tokenizer))]
+    return "\n".join(lines)
+
+
+def _first_comments(text: str) -> Iterator[str]:
+    return takewhile(lambda line: line.startswith("#"), text.splitlines())

@@ -28,8 +28,9 @@ TABLE: list[tuple[list[str], str, tuple[Any, ...], dict[str, Any]]] = [
     (["dynamics", "train", "--overwrite"], "train_dynamics", (), PLAIN | {"overwrite": True}),
     (["agent", "finetune"], "finetune_agent", (), PLAIN),
     (["imagine", "train"], "train_imagination", (), PLAIN),
-    (["eval", "rollout"], "evaluate_rollout", (None,), {}),
-    (["eval", "rollout", "--checkpoint", "a.safetensors"], "evaluate_rollout", (Path("a.safetensors"),), {}),
+    (["eval", "rollout"], "evaluate_rollout", (None, None), {}),
+    (["eval", "rollout", "--checkpoint", "a.safetensors"], "evaluate_rollout", (Path("a.safetensors"), None), {}),
+    (["eval", "rollout", "--out", "there"], "evaluate_rollout", (None, Path("there")), {}),
     (["eval", "agent"], "evaluate_agent", (None,), {}),
     (["eval", "agent", "--agents", "random, bc,"], "evaluate_agent", (["random", "bc"],), {}),
 ]
@@ -146,5 +147,16 @@ def test_demo_shows_each_report(ahriuwu, calls, tmp_path) -> None:
 def test_init(ahriuwu, tmp_path) -> None:
     outcome = ahriuwu("init", tmp_path / "new", "--preset", "small", "--env", "ALE/Pong-v5", "--json")
     path = tmp_path / "new" / "run.toml"
-    assert json.loads(outcome.out) == {"config": str(path), "preset": "small", "env": "ALE/Pong-v5"}
+    assert json.loads(outcome.out) == {
+        "config": str(path),
+        "preset": "small",
+        "tokenizer": "cnn",
+        "env": "ALE/Pong-v5",
+    }
     assert path.exists()
+
+
+def test_init_with_a_tokenizer(ahriuwu, tmp_path) -> None:
+    outcome = ahriuwu("init", tmp_path, "--preset", "medium", "--tokenizer", "cnn-small", "--json")
+    assert json.loads(outcome.out)["tokenizer"] == "cnn-small"
+    assert 'type = "cnn"' in (tmp_path / "run.toml").read_text()

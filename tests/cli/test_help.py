@@ -30,7 +30,8 @@ TREE = dict(commands(typer.main.get_command(app)))
 def test_the_tree_is_whole() -> None:
     leaves = {" ".join(path) for path, command in TREE.items() if not getattr(command, "commands", None)}
     wanted = "init; data record; data info; data split; tokenizer train; latents build; latents pack; dynamics train; "
-    wanted += "agent finetune; imagine train; eval rollout; eval agent; doctor; demo"
+    wanted += "agent finetune; imagine train; eval rollout; eval agent; ablate; "
+    wanted += "bench tokenizer; bench dynamics; bench sampler; bench latents; doctor; demo"
     assert leaves == set(wanted.split("; "))
 
 
@@ -97,3 +98,4 @@ def test_shell_completion() -> None:
     assert complete("d") == ["demo", "data", "dynamics", "doctor"]
     assert complete("data", "re") == ["record"]
     assert complete("init", "x", "--preset", "s") == ["small"]
+    assert complete("init", "x", "--tokenizer", "transformer-m") == ["transformer-medium"]

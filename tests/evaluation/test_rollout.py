@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,15 +14,19 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from ahriuwu_cli.core.artifact import write_weights
+from ahriuwu_cli.core.errors import ConfigError
 from ahriuwu_cli.core.specs import LatentSpec
 from ahriuwu_cli.dynamics.config import DynamicsModelConfig, SamplerConfig
 from ahriuwu_cli.dynamics.model import Prediction
 from ahriuwu_cli.dynamics.train import DynamicsStage
 from ahriuwu_cli.episodes.store import EpisodeStore
-from ahriuwu_cli.evaluation import rollout
+from ahriuwu_cli.evaluation import dreaming, rollout
+from ahriuwu_cli.evaluation.config import EvalSection
+from ahriuwu_cli.evaluation.dreaming import DreamSource, draw_contexts, dream_along, shuffled_actions
+from ahriuwu_cli.evaluation.fidelity import step_distance
 from ahriuwu_cli.evaluation.metrics import horizon_table
-from ahriuwu_cli.evaluation.rollout import DreamSource, dream_along, evaluate_rollout, shuffled_actions
-from ahriuwu_cli.latents.windows import LatentBatch
+from ahriuwu_cli.evaluation.rollout import evaluate_rollout
+from ahriuwu_cli.latents.windows import LatentBatch, LatentWindows
 from ahriuwu_cli.nn.cache import KVCache
 
 ORDER = ["reconstruction", "dream", "shuffled actions", "persistence"]
@@ -103,7 +108,7 @@ def test_noise_depends_on_the_seed_alone(packed_run, cpu_runtime, awake) -> None
     """True and exchanged actions are dreamed from equal noise, so that only the actions differ."""
     stage = DynamicsStage(packed_run.config.dynamics, packed_run.packed, cpu_runtime, 0)
     world = DreamSource(awake(stage.module), packed_run.config.dynamics.sampler, header=None)  # type: ignore[arg-type]
-    windows = rollout.LatentWindows(packed_run.packed, "heldout")
+    windows = LatentWindows(packed_run.packed, "heldout")
     batch = windows.read(windows.draw_places(np.random.default_rng(0), 3, 8), 8)
 
     def dream(action: Tensor, seed: int) -> Tensor:
@@ -139,7 +144,7 @@ def untrained(packed_run, cpu_runtime, tmp_path_factory) -> Path:
 def judge(packed_run, untrained, cpu_runtime, tmp_path, monkeypatch):
     """Run `eval rollout`; gives back the report, the true frames and the guesses that were scored."""
 
-    def call(seed: int = 0):
+    def call(seed: int = 0, **changes):
         scored = {}
 
         def table(truth, guesses):
@@ -149,8 +154,9 @@ def judge(packed_run, untrained, cpu_runtime, tmp_path, monkeypatch):
         monkeypatch.setattr(rollout, "horizon_table", table)
         run = packed_run
         report = evaluate_rollout(
-            untrained, run.tokenizer, run.packed, run.episodes, tmp_path, run.config.eval, cpu_runtime, seed=seed
-        )
+            untrained, run.tokenizer, run.packed, run.episodes, tmp_path,
+            run.config.eval.model_copy(update=changes), cpu_runtime, seed=seed,
+        )  # fmt: skip
         return report, scored["truth"], scored["guesses"]
 
     return call
@@ -163,13 +169,14 @@ def test_every_reference_stands_beside_the_dream(judge, tmp_path) -> None:
     assert {frames.shape for frames in guesses.values()} == {truth.shape} == {(3, HORIZON, 32, 32, 3)}
     assert json.loads((tmp_path / "rollout.json").read_text()) == report.data
     assert {path.name for path in tmp_path.iterdir()} == {
-        "rollout.json", "rollout.gif", "rollout.mp4", "rollout.png", "sheet.png",
+        "rollout.json", "rollout.gif", "rollout.mp4", "rollout.png", "sheet.png", "dream.png", "reconstruction.png",
     }  # fmt: skip
     for name, curve in horizon_table(truth, guesses).items():
         assert report.data["curves"][name]["psnr"] == pytest.approx(curve.psnr.tolist())
         assert report.data["curves"][name]["ssim"] == pytest.approx(curve.ssim.tolist())
     means = {name: curve["psnr_mean"] for name, curve in report.data["curves"].items()}
     assert report.data["dream_above_persistence_db"] == pytest.approx(means["dream"] - means["persistence"])
+    assert report.data["fine_distance"] is None
     assert report.data["dream_above_shuffled_db"] == pytest.approx(means["dream"] - means["shuffled actions"])
 
 
@@ -189,18 +196,20 @@ def test_persistence_is_the_last_true_frame(judge, packed_run) -> None:
 
 def test_an_oracle_reaches_the_ceiling_and_noise_does_not(judge, monkeypatch) -> None:
     """Pitfall 10: the metric itself, on latents that are right and on latents that mean nothing."""
-    monkeypatch.setattr(rollout, "dream_along", lambda source, batch, *_: batch.latents[:, CONTEXT:])
+    monkeypatch.setattr(dreaming, "dream_along", lambda source, batch, *_: batch.latents[:, CONTEXT:])
     curves = judge()[0].data["curves"]
     assert curves["dream"] == curves["reconstruction"]
     noise = torch.Generator().manual_seed(0)
     monkeypatch.setattr(
-        rollout,
+        dreaming,
         "dream_along",
         lambda source, batch, *_: 5 * torch.randn(batch.latents[:, CONTEXT:].shape, generator=noise),
     )
     data = judge()[0].data
     assert data["curves"]["dream"] != data["curves"]["reconstruction"]
     assert data["dream_above_persistence_db"] < -5
+    distances = {name: curve["video_distance"] for name, curve in data["curves"].items()}
+    assert distances["dream"] > 2 * distances["persistence"]
 
 
 def test_the_seed_chooses_the_contexts(judge) -> None:
@@ -208,3 +217,56 @@ def test_the_seed_chooses_the_contexts(judge) -> None:
     assert np.array_equal(first[1], again[1])
     assert first[0].data == again[0].data
     assert not np.array_equal(first[1], other[1])
+
+
+def test_another_step_count_is_dreamed_from_the_same_noise(judge, monkeypatch) -> None:
+    """Pitfall 33: the pair stands in the table, and differs by nothing but the steps."""
+    report, _, guesses = judge(sampling_steps=4, fine_steps=4)
+    assert list(guesses) == [*ORDER, "dream, K = 4"]
+    assert np.array_equal(guesses["dream"], guesses["dream, K = 4"])
+    assert report.data["sampling_steps"] == 4
+    assert report.data["fine_distance"] == {"pixels": 0, "pixels_mean": 0, "psnr": 100, "psnr_mean": 100}
+    seeds = []
+
+    def scaled(source, batch, action, context, runtime, seed, steps):
+        seeds.append(seed)
+        return batch.latents[:, CONTEXT:] * steps
+
+    monkeypatch.setattr(dreaming, "dream_along", scaled)
+    other, _, guesses = judge(sampling_steps=1, fine_steps=8)
+    expected = step_distance(guesses["dream"], guesses["dream, K = 8"])
+    assert other.data["fine_distance"] == pytest.approx(expected) and expected["pixels"] > 0
+    assert len(seeds) == 3 and len(set(seeds)) == 1
+    assert "K = 1 and K = 8" in " ".join(other.notes)
+
+
+@pytest.mark.parametrize("name", ["sampling_steps", "fine_steps"])
+def test_more_steps_than_were_trained_are_refused(judge, tmp_path, name) -> None:
+    with pytest.raises(ConfigError, match=f"eval.{name} is 16; .* was trained for 8 at most"):
+        judge(**{name: 16})
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---------------------------------------------------------------- contexts of several frames a block
+
+
+@given(stride=st.integers(1, 8), context=st.integers(1, 3), horizon=st.integers(1, 3), start=st.integers(0, 4))
+def test_true_frames_are_those_of_the_blocks(stride, context, horizon, start) -> None:
+    """Pitfall 34: blocks i .. i+W-1 are decoded to frames S*i .. S*(i+W-1), and the dream begins after the context."""
+    length, asked = context + horizon, []
+    frames = np.arange(stride * (start + length) + 5, dtype=np.uint8)[:, None, None, None].repeat(3, axis=3)
+    windows = SimpleNamespace(
+        latent_spec=LatentSpec(num_tokens=1, dim_token=1, layout="line", stride=stride),
+        episodes=[SimpleNamespace(id="000000")],
+        draw_places=lambda rng, count, wanted: asked.append(wanted) or [(0, start)] * count,
+        read=lambda places, wanted: asked.append(wanted),
+    )
+    store = SimpleNamespace(read=lambda _: SimpleNamespace(frames=frames))
+    settings = EvalSection(contexts=2, context_length=context, horizon=horizon)
+    contexts = draw_contexts(windows, store, settings, seed=0)
+    assert asked == [length, length]
+    shown = contexts.frames[0, :, 0, 0, 0].tolist()
+    assert shown == list(range(stride * start, stride * (start + length - 1) + 1))
+    last_shown = stride * (start + context - 1)  # the last frame of the last context block
+    assert contexts.dreamed(contexts.frames.numpy())[0, :, 0, 0, 0].tolist() == shown[shown.index(last_shown) + 1 :]
+    assert contexts.dreamed(contexts.frames.numpy()).shape[1] == stride * horizon

@@ -23,7 +23,7 @@ WORDS: list[tuple[str, str, str]] = [
     ("imagine train -s imagine.horizon", '"imagine.horizon" is not `section.key=value`', "--set"),
     ("data record --append --episodes many", "Invalid value for '--episodes'", "--help"),
     ("data record --append --speed 3", "No such option", "--help"),
-    ("data record -s data.height=36 --out other", "data.height 36 is not divisible by tokenizer.model.patch", "--set"),
+    ("data record -s tokenizer.loss.ignored_regions=[[0,0,9,40]] --out other", "inside the frame of 32x32", "--set"),
     ("eval rollout -s eval.context_length=5", "eval.context_length 5 is above dynamics.sampler", "--set"),
     ("imagine train -s imagine.context_length=5", "imagine.context_length 5 is above dynamics.sampler", "--set"),
     ("eval agent --agents random,randm", "agent 'randm' is not known", "--agents"),
@@ -31,6 +31,7 @@ WORDS: list[tuple[str, str, str]] = [
     ("data record --env Nope-v0 --out other", "there is no environment 'Nope-v0'", "gymnasium"),
     ("data record -s data.env_options={speed=3} --out other", "cannot be made with options", "data.env_options"),
     ("init . --preset tny", 'there is no preset "tny"', "--preset tiny"),
+    ("init . --tokenizer cnn-smal", 'there is no tokenizer "cnn-smal"', "--tokenizer cnn-small"),
     ("tokenizer train --resume --overwrite", "exclude each other", "one of them"),
 ]  # fmt: skip
 

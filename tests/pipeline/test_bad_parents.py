@@ -142,12 +142,13 @@ def test_action_outside_its_range(refused, run_dir, value) -> None:
     assert "record again" in hint
 
 
-def test_frames_that_do_not_divide_into_patches(refused, run_dir) -> None:
+def test_ignored_regions_outside_the_recorded_frames(refused, run_dir) -> None:
     """The episodes decide, whatever size run.toml names."""
-    sets = ("-s", "tokenizer.model.patch=64", "-s", "data.height=64", "-s", "data.width=64")
+    sets = ("-s", "tokenizer.loss.ignored_regions=[[40, 0, 8, 64]]", "-s", "data.height=64", "-s", "data.width=64")
     error, hint = refused(2, "tokenizer", "train", "-c", run_dir / "run.toml", "--overwrite", *sets)
-    assert "frame size 32x32 is not divisible by tokenizer.model.patch 64" in error
-    assert "multiples of the patch" in hint
+    assert "has [40, 0, 8, 64]; expected [top, left, height, width] of at least one pixel" in error
+    assert "inside the frame of 32x32" in error
+    assert "recorded frames" in hint
 
 
 def test_heldout_episodes_too_short_for_the_horizon(refused, run_dir) -> None:

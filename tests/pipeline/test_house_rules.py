@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import ahriuwu_cli
+from ahriuwu_cli.bench.config import BenchConfig
 from ahriuwu_cli.core.schema import section_of, walk
 from ahriuwu_cli.pipeline.config import RunConfig
 from ahriuwu_cli.tokenizer.registry import CONFIGS, config_class
@@ -26,6 +27,7 @@ def config_fields() -> dict[str, str]:
             section = section_of(field, None)
             found[f"{path} ({name})" if path.startswith("tokenizer.model.") else path] = path.rpartition(".")[2]
             assert section is None or section.model_fields, path
+        found |= {f"bench: {path}": path.rpartition(".")[2] for path, _ in walk(BenchConfig, {})}
         assert config_class(name).model_fields["type"].default == name
     return found
 

@@ -27,6 +27,7 @@ from ahriuwu_cli.pipeline.config import (
     preset_names,
     preset_run,
 )
+from ahriuwu_cli.tokenizer.config import CnnModel
 
 TINY = load_preset("tiny")
 FIELDS = dict(walk(RunConfig, TINY))
@@ -75,6 +76,24 @@ def test_unknown_preset() -> None:
     with pytest.raises(InputError, match=r'no preset "smal"; expected one of tiny, small') as caught:
         load_preset("smal")
     assert caught.value.hint == "use --preset small"
+
+
+def test_frames_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The built-in tokenizers pad; one that cannot says so in its config."""
+    for model in ("cnn", "transformer"):
+        sizes = ("data.height=36", "data.width=33", f'tokenizer.model={{type="{model}"}}')
+        assert preset_run("tiny", Path("x"), sizes).config.data.height == 36
+    monkeypatch.setattr(CnnModel, "frame_multiple", 8)
+    assert "data.height 36 is not divisible by 8, as tokenizer cnn needs" in refusal("data.height=36").message
+    assert "data.width 33 is not divisible by 8, as tokenizer cnn needs" in refusal("data.width=33").message
+
+
+@pytest.mark.parametrize("text", ["[[0, 0, 1]]", "[[0, 0, 1, -1]]", "[[0, 0, 1.5, 1]]", "[0, 0, 1, 1]", "all"])
+def test_regions_are_four_numbers_each(text: str) -> None:
+    refused = refusal(f"tokenizer.loss.ignored_regions={text}")
+    assert refused.message.startswith("command line: tokenizer.loss.ignored_regions is ")
+    assert "expected a list" in refused.message
+    assert "[top, left, height, width]" in refused.hint
 
 
 # ---------------------------------------------------------------- refusals
@@ -141,8 +160,8 @@ def test_typo_in_any_key_names_a_valid_one(path: str, place: int, kind: str) -> 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (("data.height=36",), "data.height 36 is not divisible by tokenizer.model.patch 8"),
-        (("data.width=33",), "data.width 33 is not divisible by tokenizer.model.patch 8"),
+        (("tokenizer.loss.ignored_regions=[[30, 0, 3, 1]]",), "has [30, 0, 3, 1]; expected [top, left, height, width]"),
+        (("tokenizer.loss.ignored_regions=[[0, 0, 32, 32]]",), "cover the whole frame of 32x32"),
         (("imagine.context_length=16",), "imagine.context_length 16 is above dynamics.sampler.context_length 15"),
         (("eval.context_length=16",), "eval.context_length 16 is above dynamics.sampler.context_length 15"),
         (("agent.batch_length=15",), "agent.batch_length 15 must be above dynamics.sampler.context_length 15"),

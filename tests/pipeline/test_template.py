@@ -12,15 +12,26 @@ from hypothesis import strategies as st
 from ahriuwu_cli.core.config import apply_overrides, validate
 from ahriuwu_cli.core.errors import ConfigError, InputError
 from ahriuwu_cli.core.schema import section_of, walk
-from ahriuwu_cli.pipeline.config import RunConfig, as_overrides, load_preset, load_run, preset_names, preset_run
+from ahriuwu_cli.pipeline.config import (
+    RunConfig,
+    as_overrides,
+    load_preset,
+    load_run,
+    preset_names,
+    preset_run,
+    tokenizer_preset_names,
+    tokenizer_preset_text,
+)
 from ahriuwu_cli.pipeline.template import init, render_config
+from ahriuwu_cli.tokenizer.registry import config_class
 
 
 @pytest.mark.parametrize("name", preset_names())
 def test_init_writes_the_preset_with_the_environment_replaced(name: str, tmp_path: Path) -> None:
     report = init(tmp_path / "new" / "run", name, "ALE/Pong-v5")
     path = tmp_path / "new" / "run" / "run.toml"
-    assert report.data == {"config": str(path), "preset": name, "env": "ALE/Pong-v5"}
+    type_ = load_preset(name)["tokenizer"]["model"]["type"]
+    assert report.data == {"config": str(path), "preset": name, "tokenizer": type_, "env": "ALE/Pong-v5"}
     wanted = validate(RunConfig, apply_overrides(load_preset(name), ["data.env=ALE/Pong-v5"]), name)
     assert load_run(path).config == wanted
 
@@ -28,6 +39,32 @@ def test_init_writes_the_preset_with_the_environment_replaced(name: str, tmp_pat
 def test_without_env_the_preset_stands(tmp_path: Path) -> None:
     init(tmp_path, "tiny", None)
     assert load_run(tmp_path / "run.toml").config == preset_run("tiny", tmp_path).config
+
+
+@pytest.mark.parametrize("tokenizer", tokenizer_preset_names())
+def test_a_tokenizer_takes_the_place_of_the_preset_s(tokenizer: str, tmp_path: Path) -> None:
+    report = init(tmp_path, "tiny", None, tokenizer=tokenizer)
+    assert report.data["tokenizer"] == tokenizer
+    config, plain = load_run(tmp_path / "run.toml").config, preset_run("tiny", tmp_path).config
+    fragment = tomllib.loads(tokenizer_preset_text(tokenizer))
+    assert fragment.keys() == {"tokenizer"}
+    assert fragment["tokenizer"].keys() == {"model"}
+    model = fragment["tokenizer"]["model"]
+    assert config.tokenizer.model == config_class(model["type"]).model_validate(model)
+    assert config.tokenizer.model != plain.tokenizer.model
+    without = {"tokenizer": {"model"}}
+    assert config.model_dump(exclude=without) == plain.model_dump(exclude=without)
+    text = (tmp_path / "run.toml").read_text()
+    assert f"`ahriuwu init --preset tiny --tokenizer {tokenizer}`" in text
+    assert tokenizer_preset_text(tokenizer).splitlines()[0] in text
+    assert all(f"\n{key} = " in text for key in model)
+
+
+def test_unknown_tokenizer_names_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match='there is no tokenizer "transformer-medum"; expected one of cnn-') as caught:
+        init(tmp_path / "new", "tiny", None, tokenizer="transformer-medum")
+    assert caught.value.hint == "use --tokenizer transformer-medium"
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("name", preset_names())

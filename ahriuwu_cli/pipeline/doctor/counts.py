@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ahriuwu_cli.core.artifact import Header, Kind
+from ahriuwu_cli.core.specs import LatentSpec
+from ahriuwu_cli.episodes.alignment import num_latents
+from ahriuwu_cli.latents.windows import latent_count
 from ahriuwu_cli.pipeline.doctor.findings import Area, counted, first_few
 
 SPLITS = ("train", "heldout")
@@ -28,9 +31,21 @@ def examine_counts(area: Area, header: Header, headers: Mapping[Kind, Header]) -
     present = [parent for parent in parents if parent in headers]
     for parent in present:
         faults += count_faults(mine, frame_counts(headers[parent]), parent)
+    faults += _latent_faults(header)
     if present:
         fine = f"{sum(mine.values()):,} frames of {counted(len(mine), 'episode')}, as in {' and '.join(present)}"
         area.judge("counts", faults, fine)
+
+
+def _latent_faults(header: Header) -> list[str]:
+    """Pitfall 34: a latent for frame 0 and one for every `stride` frames after it."""
+    stride = LatentSpec.model_validate(header.specs["latent"]).stride
+    return [
+        f"episode {entry['id']} has {latent_count(entry)} latents for {counted(entry['num_frames'], 'frame')}; "
+        f"expected {num_latents(entry['num_frames'], stride)}"
+        for entry in header.info["episodes"]
+        if latent_count(entry) != num_latents(entry["num_frames"], stride)
+    ]
 
 
 def count_faults(mine: Mapping[str, int], theirs: Mapping[str, int], parent: str) -> list[str]:

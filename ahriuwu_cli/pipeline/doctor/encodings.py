@@ -1,6 +1,6 @@
 """The content of latents and packed latents: every file, finite values, spread, statistics, shards.
 
-Shapes: F frames, N latent tokens, C channels per token, A action width.
+Shapes: K latents (one for every `stride` frames), N latent tokens, C channels per token, A action width.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from ahriuwu_cli.core.artifact import Header, check_fingerprint, hash_file, read_arrays
 from ahriuwu_cli.core.specs import ActionSpec, LatentSpec
-from ahriuwu_cli.latents.windows import BLOCK_ARRAYS, LatentWindows, Split
+from ahriuwu_cli.latents.windows import BLOCK_ARRAYS, LatentWindows, Split, latent_count
 from ahriuwu_cli.pipeline.doctor.findings import Area, Fault, counted, fault_of
 
 MIN_SPREAD = 1e-3
@@ -45,7 +45,7 @@ def _read_listed(path: Path, listed: Mapping[str, Any]) -> dict[str, np.ndarray]
 
 
 class Spread:
-    """Sums over frames of latents (F, N, C) in double precision, per token and channel."""
+    """Sums over latents (K, N, C) in double precision, per token and channel."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -53,7 +53,7 @@ class Spread:
         self._square: np.ndarray | float = 0.0
 
     def add(self, latents: np.ndarray) -> None:
-        """Take the latents (F, N, C) of one episode."""
+        """Take the latents (K, N, C) of one episode."""
         values = latents.astype(np.float64)
         self.count += len(values)
         self._total = self._total + values.sum(axis=0)
@@ -94,9 +94,9 @@ def examine_latents(area: Area, path: Path, header: Header) -> None:
 
 
 def _episode_latents(folder: Path, entry: Mapping[str, Any], spec: LatentSpec) -> np.ndarray:
-    """The latents (F, N, C) of one episode, when they are what the manifest says."""
-    latents = _read_listed(folder / entry["file"], entry)["latents"]  # (F, N, C)
-    wanted = (entry["num_frames"], spec.num_tokens, spec.dim_token)
+    """The latents (K, N, C) of one episode, when they are what the manifest says."""
+    latents = _read_listed(folder / entry["file"], entry)["latents"]  # (K, N, C)
+    wanted = (latent_count(entry), spec.num_tokens, spec.dim_token)
     if latents.shape != wanted:
         raise Fault(f"latents are {latents.shape}; the manifest says {wanted}")
     if not np.isfinite(latents).all():
@@ -156,15 +156,15 @@ def examine_packed(area: Area, path: Path, header: Header) -> None:
     if genuine and not faults:
         with area.guard("windows"):
             lengths = {split: _read_all(LatentWindows(path, split)) for split in get_args(Split)}
-            area.ok("windows", ", ".join(f"{count:,} {split} frames" for split, count in lengths.items()))
+            area.ok("windows", ", ".join(f"{count:,} {split} latents" for split, count in lengths.items()))
 
 
 def _check_shard(path: Path, shard: Mapping[str, Any], latent: LatentSpec, action: ActionSpec) -> None:
     arrays = _read_listed(path, shard)
-    frames = shard["num_frames"]
-    shapes = dict.fromkeys(BLOCK_ARRAYS, (frames,)) | {
-        "latents": (frames, latent.num_tokens, latent.dim_token),
-        "action": (frames, action.dim),
+    rows = latent_count(shard)
+    shapes = dict.fromkeys(BLOCK_ARRAYS, (rows,)) | {
+        "latents": (rows, latent.num_tokens, latent.dim_token),
+        "action": (rows, action.dim),
     }
     if arrays.keys() != shapes.keys():
         raise Fault(f"has arrays {', '.join(sorted(arrays))}; expected {', '.join(sorted(shapes))}")
@@ -178,7 +178,7 @@ def _check_shard(path: Path, shard: Mapping[str, Any], latent: LatentSpec, actio
 def _place_faults(number: int, shard: Mapping[str, Any], header: Header) -> list[str]:
     """The episodes of a shard must lie end to end and fill it."""
     places = sorted(
-        (entry["start"], entry["num_frames"], entry["id"])
+        (entry["start"], latent_count(entry), entry["id"])
         for entry in header.info["episodes"]
         if entry["shard"] == number
     )
@@ -187,13 +187,13 @@ def _place_faults(number: int, shard: Mapping[str, Any], header: Header) -> list
         if start != end:
             return [f"{shard['file']}: episode {name} begins at row {start}, the one before it ends at {end}"]
         end = start + length
-    if end != shard["num_frames"]:
-        return [f"{shard['file']}: episodes end at row {end} of {shard['num_frames']}"]
+    if end != latent_count(shard):
+        return [f"{shard['file']}: episodes end at row {end} of {latent_count(shard)}"]
     return []
 
 
 def _read_all(windows: LatentWindows) -> int:
-    """Read every episode of a split through the real loader; returns the number of frames."""
+    """Read every episode of a split through the real loader; returns the number of latents."""
     for index, episode in enumerate(windows.episodes):
-        windows.read([(index, 0)], episode.num_frames)
-    return windows.num_frames
+        windows.read([(index, 0)], episode.num_latents)
+    return windows.num_latents

@@ -30,6 +30,7 @@ from ahriuwu_cli.pipeline.doctor.road import (
 )
 from ahriuwu_cli.pipeline.doctor.settings import examine_config, examine_drift
 from ahriuwu_cli.pipeline.doctor.weights import examine_frozen, examine_state, examine_weights
+from ahriuwu_cli.tokenizer.frozen import is_frozen
 
 
 def examine(run_dir: Path | None) -> Report:
@@ -95,7 +96,7 @@ def _examine_artifact(
     kind, path = header.kind, place(run, header.kind)
     with area.guard("content"):
         _examine_content(area, path, header, config)
-    if kind in WEIGHTS:
+    if kind in WEIGHTS and not is_frozen(header):
         with area.guard("metrics"):
             examine_metrics(area, RunFiles(path.parent, kind).metrics, header)
     if kind == "imagination" and "agent" in headers and header.parents.get("agent") == headers["agent"].fingerprint:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,9 @@ from ahriuwu_cli.core.artifact import Header
 from ahriuwu_cli.core.training.sinks import read_metrics
 from ahriuwu_cli.core.training.watch import SPREAD_RATIO
 from ahriuwu_cli.pipeline.doctor.findings import Area, counted
+
+BUCKET_SHARE = 0.1
+"""Share of the two-hot buckets below which the range is called too wide."""
 
 SECTIONS = {"agent": "agent", "imagination": "imagine"}
 """Under which key of `Header.config` a kind keeps its own section; the others keep it at the top."""
@@ -52,6 +55,31 @@ def examine_metrics(area: Area, path: Path, header: Header) -> None:
         area.note("metrics", f"{skipped}, {counted(len(warnings), 'warning')}{said}")
     else:
         area.ok("metrics", f"loss {last['loss']:.4g} at step {last['step']}, no warnings")
+    for name in ("reward", "value"):
+        _judge_buckets(area, name, points, header)
+
+
+def _judge_buckets(area: Area, name: str, points: Sequence[Mapping[str, Any]], header: Header) -> None:
+    """Pitfall 23: a two-hot range too wide for its targets, of which few buckets are ever used, or too narrow."""
+    used = [count for point in points for count in _numbers(point, f"{name}_buckets_ever", f"{name}_buckets_used")]
+    if not used:
+        return
+    heads = header.config["agent"]["heads"]
+    num_buckets, limit = heads["num_buckets"], heads["bucket_limit"]
+    text = f"{name} targets use {max(used):.0f} of {num_buckets} buckets"
+    clamped = max((share for point in points for share in _numbers(point, f"{name}_clamped")), default=0.0)
+    if clamped > 0:
+        beyond = f"up to {clamped:.2g} of them lie beyond the range and are clamped: raise agent.heads.bucket_limit"
+        area.note("buckets", f"{text}; {beyond} (now {limit:g})")
+    elif max(used) < BUCKET_SHARE * num_buckets:
+        area.note("buckets", f"{text}: lower agent.heads.bucket_limit (now {limit:g}) or agent.heads.num_buckets")
+    else:
+        area.ok("buckets", text)
+
+
+def _numbers(point: Mapping[str, Any], *names: str) -> list[float]:
+    """The finite values a log point has under some names."""
+    return [float(point[name]) for name in names if _finite(point.get(name))]
 
 
 def _collapsed(point: Mapping[str, Any]) -> bool:

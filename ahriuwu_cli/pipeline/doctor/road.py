@@ -8,7 +8,7 @@ from typing import cast, get_args
 
 from ahriuwu_cli.core.artifact import MADE_BY, Header, Kind, canonical, read_header, require_parent
 from ahriuwu_cli.core.errors import AhriuwuError
-from ahriuwu_cli.core.specs import LatentSpec
+from ahriuwu_cli.core.specs import ActionSpec, LatentSpec
 from ahriuwu_cli.core.training.files import RunFiles
 from ahriuwu_cli.pipeline.config import Run
 from ahriuwu_cli.pipeline.doctor.findings import Area
@@ -101,6 +101,9 @@ def examine_specs(area: Area, header: Header, headers: Mapping[Kind, Header]) ->
         if name not in header.specs or source not in headers or source == header.kind:
             continue
         mine, theirs = header.specs[name], headers[source].specs[name]
+        if name == "action":  # of what leads to one latent
+            stride = LatentSpec.model_validate(header.specs["latent"]).stride
+            theirs = ActionSpec.model_validate(theirs).repeated(stride).model_dump()
         if name == "latent" and header.kind == "tokenizer":  # statistics are measured later
             agree = LatentSpec.model_validate(mine).same_layout(LatentSpec.model_validate(theirs))
         else:

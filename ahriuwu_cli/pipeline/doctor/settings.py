@@ -11,15 +11,18 @@ from ahriuwu_cli.core.artifact import Header, canonical
 from ahriuwu_cli.core.device import resolve_runtime
 from ahriuwu_cli.core.errors import InputError
 from ahriuwu_cli.episodes.record import make_env
+from ahriuwu_cli.latents.config import NOT_CONTENT
 from ahriuwu_cli.pipeline.config import CONFIG_NAME, RunConfig, load_run
 from ahriuwu_cli.pipeline.doctor.findings import Area, first_few
+from ahriuwu_cli.tokenizer.frozen import FrozenTokenizer
 from ahriuwu_cli.tokenizer.perceptual import load_lpips
+from ahriuwu_cli.tokenizer.registry import module_class
 
 SECTIONS: dict[str, tuple[str, str | None, set[str]]] = {
     "episodes": ("data", "data", {"episodes"}),  # recording may stop and go on: their number is no setting
     "tokenizer": ("tokenizer", None, set()),
-    "latents": ("latents", None, {"shard_frames"}),
-    "packed": ("latents", None, set()),
+    "latents": ("latents", None, {"shard_frames", *NOT_CONTENT}),
+    "packed": ("latents", None, NOT_CONTENT),
     "dynamics": ("dynamics", None, set()),
     "agent": ("agent", "agent", set()),
     "imagination": ("imagine", "imagine", set()),
@@ -40,7 +43,8 @@ def examine_config(area: Area, folder: Path) -> RunConfig | None:
         area.ok("device", f"{runtime.device}, precision {runtime.precision}")
     with area.guard("environment"):
         _examine_environment(area, config)
-    if config.tokenizer.loss.lpips_weight:
+    trained = not issubclass(module_class(config.tokenizer.model.type), FrozenTokenizer)
+    if config.tokenizer.loss.lpips_weight and trained:
         with area.guard("lpips"):
             load_lpips(config.tokenizer.loss.lpips_weights_path)
             area.ok("lpips", "VGG weights loaded")

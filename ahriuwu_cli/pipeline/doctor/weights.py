@@ -25,6 +25,7 @@ from ahriuwu_cli.imagination.model import load_imagination
 from ahriuwu_cli.pipeline.doctor.findings import Area, counted, first_few
 from ahriuwu_cli.pipeline.doctor.metrics import train_config
 from ahriuwu_cli.tokenizer.checkpoint import load_tokenizer
+from ahriuwu_cli.tokenizer.frozen import is_frozen
 
 CPU = torch.device("cpu")
 
@@ -42,7 +43,9 @@ def examine_weights(area: Area, path: Path, header: Header) -> None:
     tensors, genuine = _examine_tensors(area, path, header, "")
     if tensors is None:
         return
-    _judge_constant(area, header, tensors)
+    frozen = is_frozen(header)
+    if not frozen:
+        _judge_constant(area, header, tensors)
     if genuine:
         with area.guard("loads"):
             loaded = LOADERS[header.kind](path).state_dict()
@@ -54,7 +57,11 @@ def examine_weights(area: Area, path: Path, header: Header) -> None:
                 [f"loaded otherwise than saved: {first_few(changed)}"] if changed else [],
                 f"strictly: {counted(len(tensors), 'tensor')}, {numbers:,} numbers, bit for bit",
             )
-    _judge_training(area, header)
+    if frozen:
+        files = ", ".join(f"{name} {sha256[:16]}..." for name, sha256 in header.info["files"].items())
+        area.ok("training", f"frozen: nothing is trained, its weights are {files}")
+    else:
+        _judge_training(area, header)
 
 
 def _same(left: Mapping[str, Tensor], right: Mapping[str, Tensor], name: str) -> bool:
@@ -155,7 +162,7 @@ def examine_state(area: Area, files: RunFiles, header: Header | None) -> None:
         header: that of the weights; None when there are none yet.
     """
     if not files.state.exists():
-        if header is not None:
+        if header is not None and not is_frozen(header):
             area.note("state", f"no {files.state.name}: this training cannot be resumed")
         return
     with area.guard("state"):

@@ -88,7 +88,7 @@ def test_latents_of_too_few_frames(run: Run, doctor: Any, sign: Any, keep_until:
     path = run.latents / "000003.safetensors"
     short = torch.from_numpy(read_arrays(path)["latents"][:-2].copy())
     write_tensors(path, {"latents": short}, {})
-    change = {"num_frames": len(short), "sha256": hash_file(path)}
+    change = {"num_frames": len(short), "num_latents": len(short), "sha256": hash_file(path)}
     sign(run.latents, header=entries_of(lambda entries: entries[3].update(change)))
     problems = {problem.check: problem.found for problem in doctor(run).problems}
     assert problems.keys() <= {"counts", "statistics"}  # the recorded mean is of two frames more

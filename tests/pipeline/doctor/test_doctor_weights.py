@@ -168,3 +168,53 @@ def test_warnings_that_went_by_are_noted(run: Run, doctor: Any) -> None:
         "2 of 3 steps skipped as not finite, 1 warning; last warning, at step 3: clipped"
     )
     assert answer.note("tokenizer", "metrics").startswith("no log point in ")
+
+
+BUCKETS: dict[str, tuple[str, str, dict[str, float], str]] = {
+    "few ever used": (
+        "agent",
+        "reward",
+        {"reward_buckets_ever": 1.0, "reward_buckets_used": 1.0},
+        "reward targets use 1 of 11 buckets: lower agent.heads.bucket_limit (now 5) or agent.heads.num_buckets",
+    ),
+    "clamped": (
+        "agent",
+        "reward",
+        {"reward_clamped": 0.031},
+        "up to 0.031 of them lie beyond the range and are clamped: raise agent.heads.bucket_limit (now 5)",
+    ),
+    "few values": (
+        "imagination",
+        "value",
+        {"value_buckets_used": 1.0},
+        "value targets use 1 of 11 buckets: lower",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BUCKETS)
+def test_a_two_hot_range_that_does_not_fit_is_noted(run: Run, name: str, doctor: Any) -> None:
+    """Pitfall 23: far too wide for its targets, or too narrow."""
+    kind, target, change, found = BUCKETS[name]
+    assert (kind, "buckets") in doctor(run).fine
+
+    def set_all(lines: list[dict[str, Any]]) -> None:
+        for line in lines:
+            assert f"{target}_buckets_used" in line
+            line.update(change)
+
+    rewrite_metrics(getattr(run, kind).with_name("metrics.jsonl"), set_all)
+    answer = doctor(run)
+    assert answer.problems == []
+    assert found in answer.note(kind, "buckets")
+
+
+def test_a_reward_seen_once_counts_as_used(run: Run, doctor: Any) -> None:
+    """Pitfall 23: the most of all log points, not the last one."""
+
+    def rare(lines: list[dict[str, Any]]) -> None:
+        lines[0]["reward_buckets_ever"] = 7.0
+        lines.append({**lines[0], "step": 4, "reward_buckets_ever": 1.0, "reward_buckets_used": 1.0})
+
+    rewrite_metrics(run.agent.with_name("metrics.jsonl"), rare)
+    assert ("agent", "buckets") in doctor(run).fine

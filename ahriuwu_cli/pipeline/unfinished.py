@@ -1,0 +1,54 @@
+"""What a run still lacks: each stage that is not finished, as a call that goes on with it or starts it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from ahriuwu_cli.core.artifact import MANIFEST_NAME, Kind, read_header
+from ahriuwu_cli.core.report import Report
+from ahriuwu_cli.core.training.config import TrainSettings
+from ahriuwu_cli.core.training.files import RunFiles
+from ahriuwu_cli.pipeline import stages
+from ahriuwu_cli.pipeline.chain import is_current
+from ahriuwu_cli.pipeline.config import Run
+
+Work = Iterator[Callable[[], Report]]
+
+
+def recording_left(run: Run) -> Work:
+    """Recording of the episodes that are not there yet."""
+    missing = run.config.data.episodes - _recorded(run.episodes)
+    if missing > 0:
+        yield partial(_record, run, missing)
+
+
+def latents_left(run: Run) -> Work:
+    """Encoding and packing."""
+    if not is_current(run, run.latents, "latents"):
+        yield partial(stages.build_latents, run)
+    if not is_current(run, run.packed, "packed"):
+        yield partial(stages.pack_latents, run)
+
+
+def training_left(run: Run, kind: Kind, settings: TrainSettings, stage: Callable[..., Report]) -> Work:
+    """The training of one kind: nothing when all its steps are done, else to be resumed, or started (anew)."""
+    weights: Path = getattr(run, kind)
+    if is_current(run, weights, kind) and read_header(weights, kind).info["steps"] >= settings.steps:
+        return
+    resume = is_current(run, RunFiles(weights.parent, kind).state, "state")
+    yield partial(stage, run, resume=resume, overwrite=not resume)
+
+
+def _record(run: Run, missing: int) -> Report:
+    """Record the episodes that are not there yet."""
+    data = run.config.data.model_copy(update={"episodes": missing})
+    rest = replace(run, config=run.config.model_copy(update={"data": data}))
+    return stages.record(rest, append=run.episodes.exists())
+
+
+def _recorded(store: Path) -> int:
+    manifest = store / MANIFEST_NAME
+    return len(read_header(store, "episodes").info["episodes"]) if manifest.exists() else 0
