@@ -36,8 +36,8 @@ class DecodedDream:
     def __init__(self, config: BenchConfig, runtime: Runtime) -> None:
         settings, shape = config.sampler, config.latent
         self.runtime = runtime
-        self.tokenizer = fitting_tokenizer(config).requires_grad_(False).eval().to(runtime.device)
-        self.model = build_dynamics(config).requires_grad_(False).eval().to(runtime.device)
+        self.tokenizer = runtime.serve(fitting_tokenizer(config).requires_grad_(False).eval().to(runtime.device))
+        self.model = runtime.serve(build_dynamics(config).requires_grad_(False).eval().to(runtime.device))
         self._generator = torch.Generator().manual_seed(config.run.seed)
         self._dream = Dream(self.model, settings, noise=noise_from(self._generator))
         self._stream = self.tokenizer.decode_stream()

@@ -126,7 +126,7 @@ def _measure_streams(
     runtime, timing, device = machine.runtime, config.timing, machine.runtime.device
     memory = PeakMemory(device)
     seed_everything(config.run.seed)
-    tokenizer = build_tokenizer(config, model).requires_grad_(False).eval().to(device)
+    tokenizer = machine.runtime.serve(build_tokenizer(config, model).requires_grad_(False).eval().to(device))
     encoder, decoder = tokenizer.encode_stream(), tokenizer.decode_stream()
     stride, past = tokenizer.latent_spec.stride, look_back(tokenizer)
     frames = given_frames(config, 1, stride)  # (1, T, H, W, 3), the frames of one latent
