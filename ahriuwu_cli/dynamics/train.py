@@ -151,12 +151,13 @@ def check_dynamics_memory(section: DynamicsSection, specs: WorldSpecs, runtime: 
         assert isinstance(module, DynamicsModel)
         z = torch.zeros(*batch, specs.latent.num_tokens, specs.latent.dim_token)
         tau, action = torch.zeros(batch), torch.zeros(*batch, specs.action.dim)
-        with runtime.autocast():
-            valid = torch.ones(batch, dtype=torch.bool)
-            out: Prediction = module(z, tau, torch.ones(batch), action, valid)
-            return out.z1_hat.square().mean()
+        out: Prediction = module(z, tau, torch.ones(batch), action, torch.ones(batch, dtype=torch.bool))
+        return out.z1_hat.square().mean()
 
-    need = estimate_step_memory(lambda: DynamicsModel(section.model, specs.latent, specs.action), loss)
+    def build() -> DynamicsModel:
+        return DynamicsModel(section.model, specs.latent, specs.action)
+
+    need = estimate_step_memory(build, loss, section.train, runtime)
     require_memory(runtime, need, "one dynamics step")
 
 

@@ -26,6 +26,7 @@ from ahriuwu_cli.imagination.model import ImaginationModel
 from ahriuwu_cli.imagination.objective import lambda_returns, pmpo, reach_weights
 from ahriuwu_cli.imagination.rollout import Rollout, imagine
 from ahriuwu_cli.latents.windows import LatentWindows
+from ahriuwu_cli.nn.cache import MOST_NEW
 
 
 class ImagineStage:
@@ -144,7 +145,7 @@ def check_imagination_memory(section: ImagineSection, agent: LoadedAgent, runtim
             return imagination_loss(module, rollout, section)[0]
 
     width = layout.num_tokens * world.num_kv_heads * (world.dim // world.num_heads)  # S * G * E
-    slots = (agent.sampler.context_length + 1) * (world.num_layers // world.time_every)
+    slots = (agent.sampler.context_length + MOST_NEW) * (world.num_layers // world.time_every)
     cache = 2 * shape[0] * slots * width * (4 if runtime.precision == "fp32" else 2)  # keys and values
     need = estimate_step_memory(build, loss, section.train, runtime) + cache
     require_memory(runtime, need, "one imagination step")
