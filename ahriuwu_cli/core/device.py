@@ -211,8 +211,8 @@ def _saving(pack: Callable[[Tensor], Tensor]) -> AbstractContextManager[object]:
 def estimate_step_memory(
     build: Callable[[], nn.Module],
     loss: Callable[[nn.Module], Tensor],
-    settings: TrainSettings | None = None,
-    runtime: Runtime | None = None,
+    settings: TrainSettings,
+    runtime: Runtime,
 ) -> int:
     """Estimate the bytes that one training step needs, without computing or allocating anything.
 
@@ -224,22 +224,21 @@ def estimate_step_memory(
         build: makes the module with default devices (no data, no files).
         loss: makes a (micro-)batch of the configured size and returns the scalar loss. Must not read values
             (`.item()`).
-        settings: those of the training; None has neither average nor recomputation.
-        runtime: whose precision the loss is counted in, on whatever device; None counts in fp32, or in what `loss`
-            enters.
+        settings: those of the training.
+        runtime: whose precision the loss is counted in, on whatever device.
     """
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     # Shape-only tensors are on the CPU, also when training will not be: autocast for the CPU gives the same sizes.
-    here = Runtime(torch.device("cpu"), "fp32" if runtime is None else runtime.precision)
+    here = Runtime(torch.device("cpu"), runtime.precision)
     with torch.random.fork_rng(devices=[]), FakeTensorMode(), here.autocast():
         module = build()
-        set_recompute(module, settings is not None and settings.recompute)
+        set_recompute(module, settings.recompute)
         parameters = sum(_nbytes(parameter) for parameter in module.parameters())
         trained = sum(_nbytes(parameter) for parameter in module.parameters() if parameter.requires_grad)
         buffers = sum(_nbytes(buffer) for buffer in module.buffers())
         saved = saved_bytes(module, loss)
-    copies = 3 if settings is None or not settings.ema_decay else 4  # gradient, two moments, average
+    copies = 4 if settings.ema_decay else 3  # gradient, two moments, average
     return parameters + buffers + copies * trained + saved
 
 

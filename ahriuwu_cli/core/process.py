@@ -16,7 +16,7 @@ def tune_process() -> None:
     # Spinning on is 20 times slower when another program wants the processor; sleeping at once
     # (OMP_WAIT_POLICY=passive) is a third slower when none does.
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+        os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     _keep_freed_memory()
 
 

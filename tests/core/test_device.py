@@ -19,9 +19,10 @@ from ahriuwu_cli.core.device import (
     saved_bytes,
 )
 from ahriuwu_cli.core.errors import DeviceError
-from ahriuwu_cli.core.training.config import RunSection
+from ahriuwu_cli.core.training.config import RunSection, TrainSettings
 
 CPU = torch.device("cpu")
+PLAIN = TrainSettings(steps=1, batch_size=1, learning_rate=1e-3)
 
 
 @pytest.fixture
@@ -169,7 +170,7 @@ def loss_in(precision):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_estimate_agrees_with_real_bytes(precision):
     """The estimate without computing is within 20 % of what a real step on the CPU keeps."""
-    estimate = estimate_step_memory(build, loss_in(precision))
+    estimate = estimate_step_memory(build, loss_in(precision), PLAIN, Runtime(CPU, precision))
     module = build()
     weights = sum(parameter.nbytes for parameter in module.parameters())
     saved = saved_bytes(module, loss_in(precision))
@@ -198,7 +199,10 @@ def test_saved_bytes_against_a_count_by_hand():
 def test_the_estimate_allocates_nothing_and_draws_nothing():
     before = torch.get_rng_state()
     needed = estimate_step_memory(
-        lambda: nn.Linear(200_000, 100_000), lambda m: m(torch.randn(8, 200_000)).square().mean()
+        lambda: nn.Linear(200_000, 100_000),
+        lambda module: module(torch.randn(8, 200_000)).square().mean(),
+        PLAIN,
+        Runtime(CPU, "fp32"),
     )
     assert needed > 4 * 4 * 200_000 * 100_000  # 320 GB
     assert torch.equal(before, torch.get_rng_state())
@@ -207,6 +211,9 @@ def test_the_estimate_allocates_nothing_and_draws_nothing():
 def test_the_estimate_grows_with_the_batch_and_not_with_frozen_weights():
     def loss(rows):
         return lambda module: module(torch.randn(rows, 64)).square().mean()
+
+    def estimate(module, rows):
+        return estimate_step_memory(module, loss(rows), PLAIN, Runtime(CPU, "fp32"))
 
     def frozen():
         return nn.Linear(64, 64).requires_grad_(False)
@@ -217,8 +224,8 @@ def test_the_estimate_grows_with_the_batch_and_not_with_frozen_weights():
     def trained():
         return nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64))
 
-    assert estimate_step_memory(trained, loss(4000)) > 3 * estimate_step_memory(trained, loss(1000))
-    difference = estimate_step_memory(trained, loss(8)) - estimate_step_memory(half_frozen, loss(8))
+    assert estimate(trained, 4000) > 3 * estimate(trained, 1000)
+    difference = estimate(trained, 8) - estimate(half_frozen, 8)
     assert difference >= 3 * 4 * (64 * 64 + 64)
 
 
