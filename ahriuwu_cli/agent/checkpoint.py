@@ -13,8 +13,10 @@ from torch import Tensor
 from ahriuwu_cli.agent.config import HeadsConfig
 from ahriuwu_cli.agent.model import AgentModel
 from ahriuwu_cli.core.artifact import Header, load_strictly, read_weights
+from ahriuwu_cli.core.errors import ArtifactError
 from ahriuwu_cli.dynamics.checkpoint import WorldSpecs
 from ahriuwu_cli.dynamics.config import DynamicsModelConfig, SamplerConfig
+from ahriuwu_cli.latents.tasks import REWARD
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,12 @@ class LoadedAgent:
     sampler: SamplerConfig
     specs: WorldSpecs
     header: Header
+
+    @property
+    def tasks(self) -> dict[str, str]:
+        """The agent's tasks and what rewards them (`reward` or `event:NAME`), in the order of its task indices."""
+        named = self.header.config["agent"].get("tasks", {})
+        return {name: named.get(name, REWARD) for name in self.specs.tasks}
 
 
 def agent_from_header(header: Header) -> AgentModel:
@@ -60,3 +68,17 @@ def agent_tensors(header: Header, tensors: Mapping[str, Tensor]) -> dict[str, Te
 def agent_config(section: dict[str, Any], dynamics: dict[str, Any]) -> dict[str, Any]:
     """The `config` of an agent's header: its own section and that of the dynamics it stands on."""
     return {"agent": section, "dynamics": dynamics}
+
+
+def is_from_scratch(header: Header) -> bool:
+    """True for an agent cloned without a world model (see agent/scratch.py)."""
+    return bool(header.info.get("from_scratch"))
+
+
+def require_world(path: Path, header: Header) -> None:
+    """Raise ArtifactError for an agent that has no world model to dream in."""
+    if is_from_scratch(header):
+        raise ArtifactError(
+            f"{path} was cloned from scratch: it has no world model to dream in",
+            hint="give an agent made with `ahriuwu agent finetune` on trained dynamics",
+        )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from ahriuwu_cli.core.config import Section
 from ahriuwu_cli.core.training.config import TrainSettings
+from ahriuwu_cli.latents.tasks import SOURCE
 
 
 class HeadsConfig(Section):
@@ -29,4 +30,23 @@ class AgentSection(Section):
     relevant_fraction: float = Field(
         default=0.5, gt=0, le=1, description="share of sequences that reach a reward; BC is learned on these"
     )
+    reward_weight: float = Field(
+        default=0.1, gt=0, le=10, description="weight of the reward and continue losses; that of the policy is 1"
+    )
+    dynamics_weight: float = Field(default=0.1, gt=0, le=10, description="weight of the dynamics loss")
+    relevant_reach: int = Field(
+        default=0, ge=0, description="a sequence also reaches a reward that comes at most this many latents later"
+    )
+    tasks: dict[str, str] = Field(
+        default_factory=dict,
+        description='tasks by name, each "reward" or "event:NAME"; none: those of the episodes, from their reward',
+    )
     train: TrainSettings
+
+    @field_validator("tasks")
+    @classmethod
+    def _named_and_sourced(cls, tasks: dict[str, str]) -> dict[str, str]:
+        for name, source in tasks.items():
+            if not name or not SOURCE.fullmatch(source):
+                raise ValueError(f'task "{name}" is "{source}"; expected a name with "reward" or "event:NAME"')
+        return tasks

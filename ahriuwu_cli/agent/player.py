@@ -132,16 +132,23 @@ def _task_index(tasks: tuple[str, ...], task: str | None) -> int:
 
 
 def load_player(
-    path: Path, tokenizer_path: Path, runtime: Runtime, *, temperature: float, name: str = ""
+    path: Path,
+    tokenizer_path: Path,
+    runtime: Runtime,
+    *,
+    temperature: float,
+    name: str = "",
+    task: str | None = None,
 ) -> AgentPolicy:
-    """A policy from an agent or imagination file and its tokenizer.
+    """A policy from an agent or imagination file and its tokenizer; see AgentPolicy for `temperature` and `task`.
 
     Raises:
-        ConfigError: see AgentPolicy.
+        ConfigError, InputError: see AgentPolicy.
         ArtifactError: the tokenizer is not the one the agent's latents came from.
     """
     agent = load_agent(path, runtime.device)
     tokenizer, header = load_tokenizer(tokenizer_path, runtime.device)
     require_parent(path, agent.header, tokenizer_path, header)
     runtime.serve(agent.model)
-    return AgentPolicy(name or agent.header.kind, agent, runtime.serve(tokenizer), runtime, temperature=temperature)
+    served = runtime.serve(tokenizer)
+    return AgentPolicy(name or agent.header.kind, agent, served, runtime, temperature=temperature, task=task)

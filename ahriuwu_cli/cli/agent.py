@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from ahriuwu_cli.cli.options import RUN_TOML, AsJson, ConfigPath, Overrides, Overwrite, Resume
@@ -16,6 +18,9 @@ def finetune(
     overrides: Overrides = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Clone without a world model, into RUN/scratch: the baseline.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Teach the world model to act: policy, reward and continue heads on agent tokens."""
@@ -25,4 +30,5 @@ def finetune(
 
     from ahriuwu_cli.pipeline import stages
 
-    render(stages.finetune_agent(run, resume=resume, overwrite=overwrite), as_json)
+    train = stages.train_scratch if from_scratch else stages.finetune_agent
+    render(train(run, resume=resume, overwrite=overwrite), as_json)

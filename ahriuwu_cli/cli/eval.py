@@ -53,9 +53,14 @@ def agent(
         str | None,
         typer.Option(
             metavar="LIST",
-            help="Comma-separated, of random, dataset, bc, imagination.",
-            show_default="all that the run has",
+            help="Comma-separated names, of random, repeat-last, dataset, expert, scratch, bc, imagination, or paths "
+            "of agent and imagination checkpoints (.safetensors).",
+            show_default="all that the run has, but expert",
         ),
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Task that agents of several tasks play.", show_default="their first"),
     ] = None,
     episodes: Annotated[int | None, typer.Option(help="eval.episodes: paired episodes for each agent.")] = None,
     as_json: AsJson = False,
@@ -68,4 +73,4 @@ def agent(
 
     from ahriuwu_cli.pipeline import stages
 
-    render(stages.evaluate_agent(run, names), as_json)
+    render(stages.evaluate_agent(run, names, task), as_json)

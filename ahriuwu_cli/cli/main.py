@@ -13,7 +13,22 @@ import typer
 from typer.core import TyperGroup
 
 import ahriuwu_cli
-from ahriuwu_cli.cli import ablate, agent, bench, data, demo, doctor, dynamics, eval, imagine, init, latents, tokenizer
+from ahriuwu_cli.cli import (
+    ablate,
+    agent,
+    bench,
+    data,
+    demo,
+    doctor,
+    dynamics,
+    eval,
+    imagine,
+    improve,
+    init,
+    latents,
+    study,
+    tokenizer,
+)
 from ahriuwu_cli.core.errors import EXIT_FAILED, EXIT_INTERRUPTED, AhriuwuError
 from ahriuwu_cli.core.process import tune_process
 
@@ -27,7 +42,9 @@ ROAD = (
     "agent",
     "imagine",
     "eval",
+    "improve",
     "ablate",
+    "study",
     "bench",
     "doctor",
 )
@@ -78,7 +95,9 @@ app.add_typer(dynamics.app, name="dynamics")
 app.add_typer(agent.app, name="agent")
 app.add_typer(imagine.app, name="imagine")
 app.add_typer(eval.app, name="eval")
+app.command()(improve.improve)
 app.command()(ablate.ablate)
+app.add_typer(study.app, name="study")
 app.add_typer(bench.app, name="bench")
 app.command()(doctor.doctor)
 app.command()(demo.demo)

@@ -18,7 +18,7 @@ A tokenizer with stride S gives a latent for every S frames: latent 0 is frame 0
 S(i-1)+1 .. Si. Block i then holds latent i and what led to exactly those S frames, in order:
 
     action     the S actions side by side, (S*A): the spec is ActionSpec.repeated(S)
-    reward     the sum of their rewards, so that an episode's return is that of its blocks
+    reward     the sum of their rewards, so that an episode's return is that of its blocks; events likewise
     terminal   whether the game ended in any of them
 
 Decision: the last latent may reach past the episode's end (the tokenizer then saw the last frame repeated).
@@ -77,6 +77,15 @@ def covered_frames(latent: int, stride: int) -> range:
     return range(stride * (latent - 1) + 1, stride * latent + 1) if latent else range(1)
 
 
+def arrived(values: np.ndarray, stride: int = 1) -> np.ndarray:
+    """What came with the frames of each block: rewards or an event (T,) -> (K,) float32 sums, zero for block 0."""
+    count = num_latents(len(values) + 1, stride)
+    total = np.zeros(stride * (count - 1), values.dtype)
+    total[: len(values)] = values
+    sums = total.reshape(count - 1, stride).sum(axis=1, dtype=np.float64)  # (K-1,)
+    return np.concatenate([[0], sums]).astype(np.float32)
+
+
 def to_blocks(
     *, actions: np.ndarray, action_valid: np.ndarray, rewards: np.ndarray, terminals: np.ndarray, stride: int = 1
 ) -> Blocks:
@@ -99,7 +108,7 @@ def to_blocks(
     return Blocks(
         action=action,
         action_valid=np.concatenate([[False], known]),
-        reward=np.concatenate([[0], grouped(rewards).sum(axis=1, dtype=np.float64)]).astype(np.float32),
+        reward=arrived(rewards, stride),
         reward_valid=~first,
         terminal=np.concatenate([[False], grouped(terminals.astype(bool)).any(axis=1)]),
         first=first,

@@ -18,6 +18,7 @@ from gymnasium import spaces
 from ahriuwu_cli.core.errors import DataError, InputError
 from ahriuwu_cli.core.specs import ActionSpec, FrameSpec
 from ahriuwu_cli.episodes.actions import ActionCodec
+from ahriuwu_cli.episodes.experts import expert_for
 from ahriuwu_cli.episodes.frames import to_frame
 from ahriuwu_cli.episodes.game import register_game
 from ahriuwu_cli.episodes.policies import EXPERT_ACTION
@@ -48,7 +49,8 @@ class GameEnv:
     """One environment, made with `gymnasium.make(env_id, **options)`.
 
     An image observation (uint8, (h, w, 3), (h, w, 1) or (h, w)) is the frame; otherwise the frame is
-    what `render_mode="rgb_array"` draws. `info["expert_action"]`, where offered, is given as a row.
+    what `render_mode="rgb_array"` draws. `info["expert_action"]`, offered by the environment or by a script
+    (experts.py), is given as a row.
 
     Attributes:
         action_spec: made from the action space.
@@ -62,6 +64,7 @@ class GameEnv:
     def __init__(self, env_id: str, *, height: int, width: int, options: Mapping[str, Any] | None = None) -> None:
         self.env_id = env_id
         self._options = dict(options or {})
+        self._expert = expert_for(env_id)
         self._env, self._uses_observation = _make(env_id, self._options)
         try:
             meanings = getattr(self._env.unwrapped, "get_action_meanings", None)
@@ -106,9 +109,11 @@ class GameEnv:
         return frame.copy() if frame is image else frame  # an environment may draw into the same array again
 
     def _info(self, info: dict[str, Any]) -> dict[str, Any]:
-        if EXPERT_ACTION not in info:
-            return info
-        return {**info, EXPERT_ACTION: self._codec.to_row(info[EXPERT_ACTION])}
+        if EXPERT_ACTION in info:
+            return {**info, EXPERT_ACTION: self._codec.to_row(info[EXPERT_ACTION])}
+        if self._expert is not None:
+            return {**info, EXPERT_ACTION: self._codec.to_row(self._expert(self._env.unwrapped))}
+        return info
 
 
 def _make(env_id: str, options: dict[str, Any]) -> tuple[gymnasium.Env[Any, Any], bool]:

@@ -5,7 +5,8 @@ Shapes: T steps, T+1 frames, H x W pixels, A = ActionSpec.dim.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from ahriuwu_cli.core.errors import DataError
 from ahriuwu_cli.core.specs import ActionSpec, FrameSpec
 from ahriuwu_cli.episodes.actions import check_actions
+from ahriuwu_cli.episodes.events import EVENT_NAME, event_array
 
 RECORD_HINT = "correct the recording or the declared spec; nothing was stored"
 
@@ -32,6 +34,7 @@ class Episode:
         task: name of the task.
         seed: seed of the environment's reset.
         policy: name of who played.
+        events: (T,) float32 by name, what else came back together with frames[t+1]; see events.py.
     """
 
     frames: np.ndarray
@@ -44,6 +47,7 @@ class Episode:
     task: str
     seed: int
     policy: str
+    events: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def num_steps(self) -> int:
@@ -57,7 +61,12 @@ class Episode:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Give the arrays by name, as the store writes them."""
-        return {name: getattr(self, name) for name in ARRAYS}
+        own = {name: getattr(self, name) for name in ARRAYS}
+        return own | {event_array(name): values for name, values in self.events.items()}
+
+    def event(self, name: str) -> np.ndarray:
+        """Give what an event was at every step, (T,) float32; zero all along where it never appeared."""
+        return self.events.get(name, np.zeros(self.num_steps, np.float32))
 
     def validate(self, action_spec: ActionSpec, frame_spec: FrameSpec) -> None:
         """Check shapes, types, ranges and flags against the specs.
@@ -79,15 +88,22 @@ class Episode:
             "truncations": ((steps,), np.bool_),
             "timestamps": ((steps + 1,), np.float64),
         }
+        for name in self.events:
+            if not EVENT_NAME.fullmatch(name):
+                raise DataError(
+                    f"{self._name()} has an event {name!r}; expected a name like {EVENT_NAME.pattern}", hint=RECORD_HINT
+                )
+            wanted[event_array(name)] = ((steps,), np.float32)
+        arrays = self.arrays()
         for name, (shape, dtype) in wanted.items():
-            array = getattr(self, name)
+            array = arrays[name]
             if array.shape != shape or array.dtype != dtype:
                 raise DataError(
                     f"{self._name()}: {name} is {array.dtype} {array.shape}; expected {np.dtype(dtype)} {shape}",
                     hint=RECORD_HINT,
                 )
-        self._check_finite("rewards")
-        self._check_finite("timestamps")
+        for name in ("rewards", "timestamps", *map(event_array, self.events)):
+            _check_finite(arrays[name], f"{self._name()}: {name}")
         if not (np.diff(self.timestamps) > 0).all():
             step = int(np.argmin(np.diff(self.timestamps) > 0))
             raise DataError(f"{self._name()}: timestamps do not rise after frame {step}", hint=RECORD_HINT)
@@ -100,14 +116,14 @@ class Episode:
                 )
         check_actions(action_spec, self.actions, self.action_valid, where=self._name())
 
-    def _check_finite(self, name: str) -> None:
-        fine = np.isfinite(getattr(self, name))
-        if not fine.all():
-            step = int(np.argmin(fine))
-            raise DataError(f"{self._name()}: {name}[{step}] is not finite", hint=RECORD_HINT)
-
     def _name(self) -> str:
         return f"the episode with seed {self.seed}"
+
+
+def _check_finite(values: np.ndarray, where: str) -> None:
+    fine = np.isfinite(values)
+    if not fine.all():
+        raise DataError(f"{where}[{int(np.argmin(fine))}] is not finite", hint=RECORD_HINT)
 
 
 ARRAYS = ("frames", "actions", "action_valid", "rewards", "terminals", "truncations", "timestamps")

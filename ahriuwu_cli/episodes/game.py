@@ -45,7 +45,8 @@ class BricksEnv(gymnasium.Env[np.ndarray, Any]):
     Observation: (size, size, 3) uint8 RGB. Actions: 0 noop, 1 left, 2 right. The start (ball
     column, horizontal direction and speed, paddle position) is drawn at reset; with `sticky` 0 the
     motion after it is a function of state and action alone. `info["expert_action"]`, at reset and
-    at every step, is what the scripted expert does next. A cleared wall is built anew.
+    at every step, is what the scripted expert does next; `info["events"]["bounce"]`, at every step, whether the
+    paddle returned the ball. A cleared wall is built anew.
 
     Args:
         size: 32, or 64 for the same picture at twice the scale.
@@ -76,6 +77,7 @@ class BricksEnv(gymnasium.Env[np.ndarray, Any]):
         self._canvas = np.zeros((FIELD, FIELD, 3), np.uint8)  # background and standing bricks
         self._ball_x = self._ball_y = self._speed_x = self._speed_y = 0
         self._paddle_x = self._steps = self._last_action = 0
+        self._returned = False  # by the paddle, in the last step
 
     def get_action_meanings(self) -> list[str]:
         """Names of the actions in order."""
@@ -106,7 +108,8 @@ class BricksEnv(gymnasium.Env[np.ndarray, Any]):
         self._steps += 1
         lost = self._ball_y > FIELD - BALL
         truncated = not lost and self._steps >= self._max_steps
-        return self._draw(), reward, lost, truncated, {"expert_action": self._expert_action()}
+        info = {"expert_action": self._expert_action(), "events": {"bounce": self._returned}}
+        return self._draw(), reward, lost, truncated, info
 
     def render(self) -> np.ndarray | None:  # type: ignore[override]
         """Give the current frame (size, size, 3) uint8 when made with render_mode "rgb_array", else None."""
@@ -122,7 +125,7 @@ class BricksEnv(gymnasium.Env[np.ndarray, Any]):
         """Advance the ball by one frame with at most one contact per axis; returns the reward."""
         x, self._speed_x = _reflect(self._ball_x + self._speed_x, self._speed_x)
         y = self._ball_y + self._speed_y
-        reward = 0.0
+        reward, self._returned = 0.0, False
         if y < 0:
             y, self._speed_y = 0, BALL_SPEED
         brick = self._brick_at(x, y)
@@ -139,6 +142,7 @@ class BricksEnv(gymnasium.Env[np.ndarray, Any]):
             landed = x - (self._paddle_x - BALL + 1)
             if 0 <= landed < len(DEFLECTION):
                 y, self._speed_y, self._speed_x = PADDLE_Y - BALL, -BALL_SPEED, DEFLECTION[landed]
+                self._returned = True
         self._ball_x, self._ball_y = x, y
         if y >= WALL_BOTTOM and not self._bricks.any():
             self._build_wall()

@@ -15,9 +15,10 @@ from ahriuwu_cli.core.report import Report
 from ahriuwu_cli.core.specs import ActionSpec, FrameSpec
 from ahriuwu_cli.episodes.config import DataSection
 from ahriuwu_cli.episodes.environment import GameEnv
+from ahriuwu_cli.episodes.manifest import EpisodeRecord
 from ahriuwu_cli.episodes.policies import NoisyExpertPolicy, Policy, RandomPolicy
 from ahriuwu_cli.episodes.runner import stream_episodes
-from ahriuwu_cli.episodes.store import EpisodeRecord, EpisodeStore
+from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.episodes.writer import SeedOrderWriter
 
 NUM_ENVS = 16
@@ -219,12 +220,14 @@ def _report(store: EpisodeStore, title: str, notes: list[str] | None = None) -> 
             "frame": frame.model_dump(),
             "action": store.action_spec.model_dump(mode="json"),
             "tasks": store.tasks,
+            "events": _event_sums(episodes),
             "split": store.split_rule.model_dump(),
             "groups": facts,
         },
         notes=[
             f"store {store.folder}, fingerprint {store.fingerprint}",
             f"frames {frame.height}x{frame.width} at {frame.fps:g} per second; actions: {actions}",
+            *(f"event {name}: {total:g} in all" for name, total in _event_sums(episodes).items()),
             *(notes or []),
         ],
     )
@@ -239,6 +242,12 @@ def _facts(items: list[EpisodeRecord]) -> dict[str, Any]:
         "min_return": min(returns, default=None),
         "max_return": max(returns, default=None),
     }
+
+
+def _event_sums(items: list[EpisodeRecord]) -> dict[str, float]:
+    """The sum of every event over all episodes."""
+    names = dict.fromkeys(name for item in items for name in item.events)
+    return {name: sum(item.events.get(name, 0) for item in items) for name in names}
 
 
 def _extent(part: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ Shapes: N slots, T steps, H x W pixels, A = ActionSpec.dim.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from ahriuwu_cli.core.specs import ActionSpec
 from ahriuwu_cli.episodes.actions import POLICY_HINT
 from ahriuwu_cli.episodes.environment import GameEnv, Step
 from ahriuwu_cli.episodes.episode import Episode
+from ahriuwu_cli.episodes.events import events_of
 from ahriuwu_cli.episodes.policies import EPISODE_SEED, Policy
 
 MakeEnv = Callable[[], GameEnv]
@@ -73,7 +74,8 @@ def stream_episodes(
         task: name of the task, noted in every episode.
 
     Raises:
-        DataError: the policy's answer has the wrong shape or is outside the action spec.
+        DataError: the policy's answer has the wrong shape or is outside the action spec, or the environment
+            gives events that are none (events.py).
     """
     num_slots = min(num_envs, len(seeds))
     if num_slots == 0:
@@ -107,6 +109,12 @@ def stream_episodes(
             env.close()
 
 
+def event_columns(steps: Sequence[Mapping[str, float]]) -> dict[str, np.ndarray]:
+    """The events of T steps by name, (T,) float32 each; zero where a step does not name one."""
+    names = sorted({name for step in steps for name in step})
+    return {name: np.array([step.get(name, 0) for step in steps], np.float32) for name in names}
+
+
 def _check_rows(rows: np.ndarray, num_slots: int, spec: ActionSpec) -> None:
     if rows.shape != (num_slots, spec.dim):
         raise DataError(
@@ -127,6 +135,7 @@ class _Slot:
         self.rewards: list[float] = []
         self._frames: list[np.ndarray] = []
         self._rows: list[np.ndarray] = []
+        self._events: list[dict[str, float]] = []
         self._policy_name = policy_name
         self._task = task
         self._max_steps = max_steps
@@ -140,7 +149,7 @@ class _Slot:
         frame, info = self.env.reset(seed)
         self.index, self.seed, self.running = index, seed, True
         self.info = {**info, EPISODE_SEED: seed}
-        self._frames, self._rows, self.rewards = [frame], [], []
+        self._frames, self._rows, self._events, self.rewards = [frame], [], [], []
 
     def advance(self, row: np.ndarray) -> Episode | None:
         """Take one step; returns the episode when it ended with it."""
@@ -149,6 +158,7 @@ class _Slot:
         self._rows.append(row)
         self._frames.append(step.frame)
         self.rewards.append(step.reward)
+        self._events.append(events_of(step.info))
         self.info = {**step.info, EPISODE_SEED: self.seed}
         cut = step.truncated or len(self.rewards) == self._max_steps
         if not (step.terminal or cut):
@@ -171,4 +181,5 @@ class _Slot:
             task=self._task,
             seed=self.seed,
             policy=self._policy_name,
+            events=event_columns(self._events),
         )

@@ -8,50 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from ahriuwu_cli.core import artifact
-from ahriuwu_cli.core.config import Section
 from ahriuwu_cli.core.errors import ArtifactError, InputError
 from ahriuwu_cli.core.specs import ActionSpec, FrameSpec
 from ahriuwu_cli.episodes.episode import ARRAYS, Episode
-
-Split = Literal["train", "heldout"]
-
-
-class EpisodeRecord(Section):
-    """What the manifest says of one episode."""
-
-    id: str
-    file: str
-    num_steps: int
-    total_reward: float
-    task: str
-    split: Split
-    policy: str
-    seed: int
-    sha256: str
-
-
-class SplitRule(Section):
-    """How episodes are held out."""
-
-    fraction: float = Field(default=0.1, gt=0, lt=1)
-    seed: int = Field(default=0, ge=0)
-
-
-class StoreInfo(Section):
-    """The `info` part of a store's manifest."""
-
-    env: str
-    env_options: dict[str, Any]
-    tasks: list[str] = Field(default_factory=list)
-    split: SplitRule = Field(default_factory=SplitRule)
-    episodes: list[EpisodeRecord] = Field(default_factory=list)
+from ahriuwu_cli.episodes.events import event_of
+from ahriuwu_cli.episodes.manifest import EpisodeRecord, Split, SplitRule, StoreInfo
 
 
 class EpisodeStore:
@@ -65,6 +33,7 @@ class EpisodeStore:
         self._info = info
         self._records = {record.id: record for record in info.episodes}
         self._checked: set[str] = set()  # ids whose file and values were right since this store was opened
+        self._grown_from = artifact.outgrown(header) if info.episodes else []  # of what is appended from here on
 
     @classmethod
     def create(
@@ -139,6 +108,11 @@ class EpisodeStore:
         return list(self._info.tasks)
 
     @property
+    def events(self) -> list[str]:
+        """Names of the events of all episodes, in order of first appearance."""
+        return list(self._info.events)
+
+    @property
     def split_rule(self) -> SplitRule:
         """Fraction and seed of the held-out split."""
         return self._info.split
@@ -184,7 +158,11 @@ class EpisodeStore:
         if missing:
             raise ArtifactError(f"{path} lacks {', '.join(missing)}", hint="record the episodes again")
         episode = Episode(
-            **{name: arrays[name] for name in ARRAYS}, task=record.task, seed=record.seed, policy=record.policy
+            **{name: arrays[name] for name in ARRAYS},
+            task=record.task,
+            seed=record.seed,
+            policy=record.policy,
+            events={event: array for name, array in arrays.items() if (event := event_of(name)) is not None},
         )
         if unchecked:
             episode.validate(self.action_spec, self.frame_spec)
@@ -210,11 +188,14 @@ class EpisodeStore:
     def append(self, episodes: Sequence[Episode]) -> list[str]:
         """Check and store episodes, then list them in the manifest in one atomic write; returns their ids.
 
-        The new episodes are divided between the splits; those already there keep theirs.
+        The new episodes are divided between the splits; those already there keep theirs. The store as it was when
+        it was opened is remembered as what it has grown from, however many times something is appended.
 
         Raises:
             DataError: an episode does not fit the specs (then none of them is stored).
         """
+        if not episodes:
+            return []
         for episode in episodes:
             episode.validate(self.action_spec, self.frame_spec)
         start = 1 + max((int(record.id) for record in self._info.episodes), default=-1)
@@ -224,11 +205,16 @@ class EpisodeStore:
             for index, (episode, split) in enumerate(zip(episodes, splits, strict=True))
         ]
         tasks = list(dict.fromkeys([*self._info.tasks, *(episode.task for episode in episodes)]))
-        self._rewrite(self._info.model_copy(update={"tasks": tasks, "episodes": [*self._info.episodes, *records]}))
+        events = list(dict.fromkeys([*self._info.events, *(name for record in records for name in record.events)]))
+        episodes_now = [*self._info.episodes, *records]
+        changes = {"tasks": tasks, "events": events, "episodes": episodes_now, "grown_from": self._grown_from}
+        self._rewrite(self._info.model_copy(update=changes))
         return [record.id for record in records]
 
     def set_split(self, fraction: float, seed: int) -> None:
         """Divide all episodes anew, at random by `seed`; both splits get at least one where there are two.
+
+        What it has grown from is forgotten: what was made from that may have seen what is held out.
 
         Raises:
             InputError: the fraction is not between 0 and 1.
@@ -241,7 +227,10 @@ class EpisodeStore:
             record.model_copy(update={"split": split})
             for record, split in zip(self._info.episodes, splits, strict=True)
         ]
-        self._rewrite(self._info.model_copy(update={"split": rule, "episodes": records}))
+        if (rule, records) == (self._info.split, self._info.episodes):
+            return
+        self._rewrite(self._info.model_copy(update={"split": rule, "episodes": records, "grown_from": []}))
+        self._grown_from = artifact.outgrown(self.header) if records else []
 
     def _write(self, episode_id: str, episode: Episode, split: Split) -> EpisodeRecord:
         file = f"{episode_id}.safetensors"
@@ -257,6 +246,7 @@ class EpisodeStore:
             policy=episode.policy,
             seed=episode.seed,
             sha256=artifact.hash_file(self.folder / file),
+            events={name: float(values.sum(dtype=np.float64)) for name, values in sorted(episode.events.items())},
         )
 
     def _rewrite(self, info: StoreInfo) -> None:

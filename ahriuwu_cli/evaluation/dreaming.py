@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ahriuwu_cli.agent.checkpoint import load_agent
+from ahriuwu_cli.agent.checkpoint import load_agent, require_world
 from ahriuwu_cli.core.artifact import Header, read_header, require_parent
 from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.errors import ConfigError
@@ -48,6 +48,7 @@ def load_dream_source(path: Path, device: torch.device) -> DreamSource:
         world = load_world(path, device)
         return DreamSource(world.model, world.sampler, world.header)
     agent = load_agent(path, device)
+    require_world(path, agent.header)
     return DreamSource(agent.model.world, agent.sampler, agent.header)
 
 

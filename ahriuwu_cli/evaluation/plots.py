@@ -1,11 +1,11 @@
-"""PNG plots: scores over the horizon of a rollout, and returns of agents with their intervals."""
+"""PNG plots: scores over the horizon of a rollout, returns of agents with their intervals, and their actions."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,7 +23,20 @@ REFERENCES = ("reconstruction", "persistence")  # ceiling and floor of every rol
 # Okabe and Ito's colours, told apart by colour-blind readers too.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 REFERENCE_COLOURS = ("#333333", "#8c8c8c")
+AGENT_COLOURS = {
+    "random": "#8c8c8c",
+    "repeat-last": "#8a6d3b",
+    "dataset": "#e69f00",
+    "expert": "#333333",
+    "scratch": "#009e73",
+    "bc": "#0072b2",
+    "imagination": "#d55e00",
+}
+"""A player has one colour in every plot; checkpoints take those of OTHER_COLOURS in turn."""
+OTHER_COLOURS = ("#cc79a7", "#56b4e9", "#6a3d9a", "#b2df8a")
 MARKERS = ("o", "s", "^", "D", "v", "P")
+MAX_PANELS = 8  # components of an action that are drawn
+MAX_NUMBERED = 20  # choices in a panel that have their share written in
 MARKED_STEPS = 40  # longer curves are drawn without markers
 DPI = 120
 
@@ -47,7 +60,7 @@ def plot_horizon(path: Path, curves: Mapping[str, HorizonCurve], title: str) -> 
     if len(set(lengths.values())) > 1 or 0 in lengths.values():
         raise ValueError(f"curves have lengths {lengths}; expected one length of at least 1")
 
-    figure = _figure(9.0, 4.6)
+    figure = new_figure(9.0, 4.6)
     left, right = figure.subplots(1, 2)
     num_steps = next(iter(lengths.values()))
     steps = np.arange(1, num_steps + 1)
@@ -68,7 +81,7 @@ def plot_horizon(path: Path, curves: Mapping[str, HorizonCurve], title: str) -> 
     _label_horizon(right, "SSIM", "SSIM", num_steps)
     figure.suptitle(title, fontsize=12)
     figure.legend(loc="outside lower center", ncols=2, fontsize=9, frameon=False)
-    _save(path, figure)
+    save_figure(path, figure)
 
 
 def plot_returns(
@@ -98,10 +111,11 @@ def plot_returns(
     if not episodes or set(episodes) - set(intervals):
         raise ValueError(f"there are intervals of {sorted(intervals)}; expected those of {sorted(episodes)}")
 
-    figure = _figure(8.0, 1.5 + 0.8 * len(episodes))
+    figure = new_figure(8.0, 1.5 + 0.8 * len(episodes))
     axes = figure.subplots()
+    colours = agent_colours(list(episodes))
     summary = [
-        _draw_agent(axes, place, values, intervals[name], COLOURS[place % len(COLOURS)])
+        _draw_agent(axes, place, values, intervals[name], colours[name])
         for place, (name, values) in enumerate(episodes.items())
     ]
     axes.set_yticks(range(len(episodes)), [textwrap.fill(name, 20) for name in episodes])
@@ -115,7 +129,73 @@ def plot_returns(
         for spine in scale.spines.values():
             spine.set_visible(False)
     figure.suptitle(title, fontsize=12)
-    _save(path, figure)
+    save_figure(path, figure)
+
+
+def agent_colours(names: Sequence[str]) -> dict[str, str]:
+    """A colour for each player, those of known names always the same."""
+    others = [name for name in names if name not in AGENT_COLOURS]
+    return {name: AGENT_COLOURS.get(name) or OTHER_COLOURS[others.index(name) % len(OTHER_COLOURS)] for name in names}
+
+
+def plot_actions(path: Path, actions: Mapping[str, Mapping[str, Any]], *, title: str = "What the agents do") -> None:
+    """Draw the share of each choice by agent, one panel per component, as a PNG written atomically.
+
+    The last panel is the share of steps at which the action equals the one before. Of many components the first
+    MAX_PANELS are drawn.
+
+    Args:
+        path: the file to write.
+        actions: by agent, the facts of its `ActionTally`, top to bottom.
+        title: heading of the picture.
+
+    Raises:
+        ValueError: no agent, or agents with different components.
+    """
+    if not actions:
+        raise ValueError("there is no agent; expected at least one")
+    components = {name: list(facts["components"]) for name, facts in actions.items()}
+    first = next(iter(components.values()))
+    if any(names != first for names in components.values()):
+        raise ValueError(f"agents have actions of components {components}; expected the same ones")
+    panels = [_component_panel(name, [facts["components"][name] for facts in actions.values()]) for name in first]
+    panels = [*panels[:MAX_PANELS], ("as before", [""], [[facts["repeated"]] for facts in actions.values()])]
+    widths = [max(0.11 * len(heading), 0.6 * min(len(labels), MAX_NUMBERED)) for heading, labels, _ in panels]
+    longest = max(len(label) for _, labels, _ in panels for label in labels)
+    figure = new_figure(2.0 + sum(widths) + 0.3 * len(panels), 1.3 + 0.08 * longest + 0.36 * len(actions))
+    row = figure.subplots(1, len(panels), sharey=True, squeeze=False, width_ratios=widths)[0]
+    for axes, (heading, labels, shares) in zip(row, panels, strict=True):
+        _draw_shares(axes, heading, labels, np.array(shares, dtype=np.float64))  # None becomes NaN
+    row[0].set_yticks(range(len(actions)), list(actions))
+    figure.suptitle(f"{title}: share of steps in %", fontsize=12)
+    save_figure(path, figure)
+
+
+def _component_panel(name: str, facts: list[Mapping[str, Any]]) -> tuple[str, list[str], list[list[float]]]:
+    """Heading, labels of the C columns, and shares (agents, C) of one component."""
+    if facts[0]["type"] == "categorical":
+        return name, list(facts[0]["shares"]), [list(entry["shares"].values()) for entry in facts]
+    if facts[0]["type"] == "binary":
+        return f"{name} on", [str(place) for place in range(len(facts[0]["on"]))], [entry["on"] for entry in facts]
+    edges, numbers = facts[0]["edges"], len(facts[0]["histogram"])
+    labels = [f"{low:.3g}" if numbers == 1 else f"{n}: {low:.3g}" for n in range(numbers) for low in edges[:-1]]
+    shares = [[share for histogram in entry["histogram"] for share in histogram] for entry in facts]
+    return f"{name} from", labels, shares
+
+
+def _draw_shares(axes: Axes, heading: str, labels: list[str], shares: NDArray[np.float64]) -> None:
+    """Draw one panel: shares (agents, C) as shades, with numbers where they fit."""
+    axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0, aspect="auto")
+    axes.set_title(heading, fontsize=10)
+    numbered = len(labels) <= MAX_NUMBERED
+    axes.set_xticks(range(len(labels)) if numbered else [], labels if numbered else [], rotation=90, fontsize=8)
+    axes.tick_params(length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    for (place, choice), share in np.ndenumerate(shares):
+        if numbered and np.isfinite(share):
+            colour = "white" if share > 0.55 else "#333333"
+            axes.text(choice, place, f"{100 * share:.0f}", ha="center", va="center", fontsize=8, color=colour)
 
 
 def _draw_agent(axes: Axes, place: int, values: NDArray[np.float64], interval: Interval, colour: str) -> str:
@@ -147,7 +227,7 @@ def _label_horizon(axes: Axes, title: str, label: str, num_steps: int) -> None:
         axes.spines[side].set_visible(False)
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     """Make a figure (size in inches) apart from pyplot's global state; matplotlib is imported only when drawing."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -157,5 +237,6 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _save(path: Path, figure: Figure) -> None:
+def save_figure(path: Path, figure: Figure) -> None:
+    """Write a figure as a PNG, atomically."""
     write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=DPI))

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ahriuwu_cli.core.report import Report
-from ahriuwu_cli.evaluation.statistics import mean_interval, paired_test
+from ahriuwu_cli.evaluation.statistics import Interval, mean_interval, paired_test, ratio_of_means
+
+BASELINE = "bc"
+"""The agent that ratios of means refer to."""
+MAX_NOTED = 6
+"""Comparisons that are all written below the table; of more, those of neighbours and with the baseline."""
+EXPERT = "expert"
+"""The agent towards which the way from the baseline is measured."""
 
 
 def compare(
@@ -34,9 +42,11 @@ def compare(
     Returns:
         The report (one row per agent, one note per comparison) and its `data`, ready for JSON:
         `confidence`, `seed`, `episodes`, `agents` (by name `mean low high median min max episodes
-        returns`, with lengths also `mean_length lengths`) and `comparisons` (`agent baseline
-        difference low high p_value n`; difference is agent minus baseline). Interval ends that one
-        episode cannot give are null.
+        returns`, with lengths also `mean_length lengths`), `comparisons` (`agent baseline
+        difference low high p_value n`; difference is agent minus baseline), `ratios` (where `bc` played, by
+        name: mean return over that of `bc`, `ratio low high`) and `covered` (where `bc` and `expert` played, by
+        name of those after `bc`: the share of the way from bc to expert, `share low high`). What the episodes
+        cannot tell is null.
 
     Raises:
         ValueError: no agent, an order that does not name each agent once, or arrays that are
@@ -55,20 +65,26 @@ def compare(
         for position, agent in enumerate(order)
         for baseline in order[:position]
     ]
-    data = {
+    data: dict[str, Any] = {
         "confidence": confidence,
         "seed": seed,
         "episodes": len(episodes[order[0]]),
         "agents": agents,
         "comparisons": comparisons,
+        "ratios": _ratios(episodes, confidence, seed),
+        "covered": _covered(episodes, confidence, seed),
     }
     columns = ["agent", "mean return", f"{100 * confidence:g} % interval", "median", "min", "max", "episodes"]
     report = Report(
         title="Return per episode in the real environment",
-        columns=[*columns, "mean length"] if steps else columns,
-        rows=[_row(name, agent) for name, agent in agents.items()],
+        columns=[
+            *columns,
+            *([f"times {BASELINE}"] if data["ratios"] else []),
+            *(["mean length"] if steps else []),
+        ],
+        rows=[_row(name, agent, data["ratios"]) for name, agent in agents.items()],
         data=data,
-        notes=_notes(comparisons),
+        notes=[*_notes(comparisons, order), *_covered_notes(data["covered"])],
     )
     return report, data
 
@@ -94,8 +110,8 @@ def _summary(values: NDArray[np.float64], confidence: float, seed: int) -> dict[
     interval = mean_interval(values, confidence, seed)
     return {
         "mean": interval.mean,
-        "low": _finite_or_none(interval.low),
-        "high": _finite_or_none(interval.high),
+        "low": finite_or_none(interval.low),
+        "high": finite_or_none(interval.high),
         "median": float(np.median(values)),
         "min": float(values.min()),
         "max": float(values.max()),
@@ -112,23 +128,75 @@ def _comparison(
         "agent": agent,
         "baseline": baseline,
         "difference": result.difference,
-        "low": _finite_or_none(result.low),
-        "high": _finite_or_none(result.high),
+        "low": finite_or_none(result.low),
+        "high": finite_or_none(result.high),
         "p_value": result.p_value,
         "n": result.n,
     }
 
 
-def _finite_or_none(value: float) -> float | None:
+def compared_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
+    """(agent, baseline) of each agent with the one before it and of each with `bc`, once a pair, the later first."""
+    place = {name: index for index, name in enumerate(names)}
+    pairs = {(later, earlier) for earlier, later in pairwise(names)}
+    for name in names:
+        if BASELINE in place and name != BASELINE:
+            pairs.add((name, BASELINE) if place[name] > place[BASELINE] else (BASELINE, name))
+    return sorted(pairs, key=lambda pair: (place[pair[0]], place[pair[1]]))
+
+
+def _ratios(episodes: Mapping[str, NDArray[np.float64]], confidence: float, seed: int) -> dict[str, Any]:
+    """Mean return of each agent over that of the baseline, over paired episodes."""
+    if BASELINE not in episodes:
+        return {}
+    return {
+        name: _entry("ratio", ratio_of_means(values, episodes[BASELINE], seed, confidence=confidence))
+        for name, values in episodes.items()
+    }
+
+
+def _covered(episodes: Mapping[str, NDArray[np.float64]], confidence: float, seed: int) -> dict[str, Any]:
+    """The share (x - bc) / (expert - bc) of the way from the baseline to the expert, over paired episodes."""
+    if not {BASELINE, EXPERT} <= set(episodes):
+        return {}
+    start, way = episodes[BASELINE], episodes[EXPERT] - episodes[BASELINE]
+    names = list(episodes)
+    later = [name for name in names[names.index(BASELINE) + 1 :] if name != EXPERT]
+    return {
+        name: _entry("share", ratio_of_means(episodes[name] - start, way, seed, confidence=confidence))
+        for name in later
+    }
+
+
+def _entry(key: str, interval: Interval) -> dict[str, float | None]:
+    return {
+        key: finite_or_none(interval.mean),
+        "low": finite_or_none(interval.low),
+        "high": finite_or_none(interval.high),
+    }
+
+
+def finite_or_none(value: float) -> float | None:
+    """`value`, or None (null in JSON) for one that is not finite."""
     return value if math.isfinite(value) else None
 
 
-def _row(name: str, agent: Mapping[str, Any]) -> list[str]:
+def _row(name: str, agent: Mapping[str, Any], ratios: Mapping[str, Mapping[str, Any]]) -> list[str]:
     numbers = [f"{agent[key]:.2f}" for key in ("median", "min", "max")]
     row = [name, f"{agent['mean']:.2f}", _range(agent), *numbers, str(agent["episodes"])]
+    if name in ratios:
+        row.append(_times(ratios[name]))
     if "mean_length" in agent:
         row.append(f"{agent['mean_length']:.1f}")
     return row
+
+
+def _times(ratio: Mapping[str, float | None]) -> str:
+    """A ratio and its interval as one cell."""
+    if ratio["ratio"] is None:
+        return "unknown"
+    open_ended = ratio["low"] is None or ratio["high"] is None or ratio["low"] == ratio["high"]
+    return f"{ratio['ratio']:.2f}" + ("" if open_ended else f" ({ratio['low']:.2f} to {ratio['high']:.2f})")
 
 
 def _range(entry: Mapping[str, Any], sign: str = "") -> str:
@@ -137,12 +205,27 @@ def _range(entry: Mapping[str, Any], sign: str = "") -> str:
     return f"{entry['low']:{sign}.2f} to {entry['high']:{sign}.2f}"
 
 
-def _notes(comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
+def _notes(comparisons: Sequence[Mapping[str, Any]], order: Sequence[str]) -> list[str]:
+    pairs = compared_pairs(order) if len(comparisons) > MAX_NOTED else None
     notes = [
         f"{entry['agent']} minus {entry['baseline']}: {entry['difference']:+.2f} ({_range(entry, '+')}), "
         f"p = {entry['p_value']:.2g} over {entry['n']} paired episodes"
         for entry in comparisons
+        if pairs is None or (entry["agent"], entry["baseline"]) in pairs
     ]
+    if pairs is not None:
+        notes.append(f"{len(comparisons) - len(notes)} further comparisons are in the JSON data")
     if len(comparisons) > 1:
         notes.append(f"p-values are two-sided and not corrected for the {len(comparisons)} comparisons")
+    return notes
+
+
+def _covered_notes(covered: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    notes = []
+    for name, entry in covered.items():
+        if entry["share"] is None:
+            notes.append(f"{name}: no share of the way, since {EXPERT} is not better than {BASELINE}")
+        else:
+            interval = "" if entry["low"] is None else f" ({_range(entry)})"
+            notes.append(f"{name} covers {entry['share']:.2f}{interval} of the way from {BASELINE} to {EXPERT}")
     return notes

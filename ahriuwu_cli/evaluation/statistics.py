@@ -1,8 +1,9 @@
-"""Bootstrap interval of a mean and paired permutation test, both by SciPy and deterministic given a seed."""
+"""Bootstrap intervals of means and of their ratios, and paired permutation tests, by SciPy and a seed."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,18 +48,14 @@ def mean_interval(values: ArrayLike, confidence: float, seed: int) -> Interval:
         ValueError: values are empty, not one-dimensional or not finite, or confidence is out of range.
     """
     sample = _sample("values", values)
-    if not 0.0 < confidence < 1.0:
-        raise ValueError(f"confidence is {confidence}; expected a level between 0 and 1")
+    _check_confidence(confidence)
     mean = float(sample.mean())
     if len(sample) == 1:
         return Interval(mean, float("nan"), float("nan"))
     if np.ptp(sample) == 0.0:
         value = float(sample[0])
         return Interval(value, value, value)
-    low, high = _bootstrap(sample, "BCa", confidence, seed)
-    if not (np.isfinite(low) and np.isfinite(high)):
-        low, high = _bootstrap(sample, "percentile", confidence, seed)
-    return Interval(mean, low, high)
+    return Interval(mean, *_interval((sample,), np.mean, confidence, seed))
 
 
 def paired_test(a: ArrayLike, b: ArrayLike, seed: int, *, confidence: float = 0.95) -> PairedResult:
@@ -77,12 +74,60 @@ def paired_test(a: ArrayLike, b: ArrayLike, seed: int, *, confidence: float = 0.
     Raises:
         ValueError: lengths differ, or either is empty, not one-dimensional or not finite.
     """
-    first, second = _sample("a", a), _sample("b", b)
-    if len(first) != len(second):
-        raise ValueError(f"a has {len(first)} values and b has {len(second)}; paired values need equal lengths")
+    first, second = _pair(a, b)
     differences = first - second
     interval = mean_interval(differences, confidence, seed)
     return PairedResult(*interval, _p_value(differences, seed), len(differences))
+
+
+def ratio_of_means(a: ArrayLike, b: ArrayLike, seed: int, *, confidence: float = 0.95) -> Interval:
+    """mean(a) / mean(b) of paired values, with the bootstrap interval over pairs (BCa, else percentile).
+
+    The share of the way from b to c that a has gone is the ratio of a - b to c - b.
+
+    Args:
+        a: (N,) finite numbers.
+        b: (N,) finite numbers; b[i] belongs to a[i] (same seed, same context).
+        seed: seed of the resampling.
+        confidence: level of the interval, in (0, 1).
+
+    Returns:
+        The ratio, as `mean`, and the interval's ends. Decision: a ratio to a mean that is not positive has no
+        meaning and is NaN; the ends are NaN where one pair alone, or a resample of the pairs in which the mean
+        of b is not positive, leaves them open.
+
+    Raises:
+        ValueError: lengths differ, either is empty, not one-dimensional or not finite, or confidence is out of
+            range.
+    """
+    first, second = _pair(a, b)
+    _check_confidence(confidence)
+    nan = float("nan")
+    if second.mean() <= 0.0:
+        return Interval(nan, nan, nan)
+    ratio = float(first.mean() / second.mean())
+    if len(first) == 1:
+        return Interval(ratio, nan, nan)
+    if np.ptp(first) == 0.0 and np.ptp(second) == 0.0:
+        return Interval(ratio, ratio, ratio)
+    return Interval(ratio, *_interval((first, second), _ratio, confidence, seed))
+
+
+def _ratio(a: NDArray[np.float64], b: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
+    below = b.mean(axis=axis)
+    return np.where(below > 0.0, a.mean(axis=axis) / np.where(below > 0.0, below, 1.0), np.nan)
+
+
+def _pair(a: ArrayLike, b: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    first, second = _sample("a", a), _sample("b", b)
+    if len(first) != len(second):
+        raise ValueError(f"a has {len(first)} values and b has {len(second)}; paired values need equal lengths")
+    return first, second
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0.0 < confidence < 1.0:
+        raise ValueError(f"confidence is {confidence}; expected a level between 0 and 1")
 
 
 def _sample(name: str, values: ArrayLike) -> NDArray[np.float64]:
@@ -94,19 +139,35 @@ def _sample(name: str, values: ArrayLike) -> NDArray[np.float64]:
     return sample
 
 
-def _bootstrap(sample: NDArray[np.float64], method: Any, confidence: float, seed: int) -> tuple[float, float]:
+def _interval(
+    samples: tuple[NDArray[np.float64], ...], statistic: Callable[..., Any], confidence: float, seed: int
+) -> tuple[float, float]:
+    """Ends of a statistic's interval over paired samples: BCa, or percentile where BCa is undefined."""
+    low, high = _bootstrap(samples, statistic, "BCa", confidence, seed)
+    if not (np.isfinite(low) and np.isfinite(high)):
+        low, high = _bootstrap(samples, statistic, "percentile", confidence, seed)
+    return low, high
+
+
+def _bootstrap(
+    samples: tuple[NDArray[np.float64], ...], statistic: Callable[..., Any], method: Any, confidence: float, seed: int
+) -> tuple[float, float]:
     with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
         warnings.simplefilter("ignore", DegenerateDataWarning)
-        interval = bootstrap(
-            (sample,),
-            np.mean,
+        result = bootstrap(
+            samples,
+            statistic,
             n_resamples=NUM_RESAMPLES,
-            batch=max(1, BATCH_VALUES // len(sample)),
+            batch=max(1, BATCH_VALUES // len(samples[0])),
+            paired=True,
+            vectorized=True,
             confidence_level=confidence,
             method=method,
             rng=np.random.default_rng(seed),
-        ).confidence_interval
-    return float(interval.low), float(interval.high)
+        )
+    if not np.isfinite(result.bootstrap_distribution).all():
+        return float("nan"), float("nan")
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
 def _p_value(differences: NDArray[np.float64], seed: int) -> float:

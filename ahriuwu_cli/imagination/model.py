@@ -1,4 +1,4 @@
-"""What imagination training adds to an agent: a value head, its slow copy, and the frozen prior.
+"""What imagination training adds to an agent: a value head, its slow copy, and the behavioural prior.
 
 Shapes: D model width, K action logits.
 """
@@ -17,6 +17,8 @@ from ahriuwu_cli.nn.mlp import Mlp
 
 TRAINED = ("agent.policy.", "value.")
 """What learns in imagination; prior, world, reward and continue are frozen and the slow value follows."""
+TRAINED_WITH_TRANSFORMER = ("agent.", "value.", "prior.")
+"""What learns when the transformer does: all but the slow value, which follows."""
 
 
 class ImaginationModel(nn.Module):
@@ -33,9 +35,10 @@ class ImaginationModel(nn.Module):
         self.slow_value.load_state_dict(self.value.state_dict())
         self.prior.load_state_dict(agent.policy.state_dict())
 
-    def trained(self) -> dict[str, nn.Parameter]:
-        """The policy's and the value's tensors by name, nothing else."""
-        return {name: value for name, value in self.named_parameters() if name.startswith(TRAINED)}
+    def trained(self, *, transformer: bool = False) -> dict[str, nn.Parameter]:
+        """The tensors that learn, by name: the policy's and the value's; with the transformer see above."""
+        start = TRAINED_WITH_TRANSFORMER if transformer else TRAINED
+        return {name: value for name, value in self.named_parameters() if name.startswith(start)}
 
     def prior_now(self, agent: Tensor) -> Tensor:
         """Logits (..., K) of the prior at agent (..., D)."""

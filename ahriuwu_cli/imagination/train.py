@@ -1,10 +1,12 @@
-"""`imagine train`: policy and value heads learn from dreams; everything else is frozen ([D4] Sec. 3.3).
+"""`imagine train`: policy and value heads learn from dreams, the transformer too if wanted ([D4] Sec. 3.3).
 
-Shapes: B rollouts, C context frames, H horizon, D model width.
+Shapes: B rollouts, C context frames, H horizon, R rows compared.
 """
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,143 +14,163 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ahriuwu_cli.agent.checkpoint import LoadedAgent, agent_from_header, load_agent
-from ahriuwu_cli.agent.distribution import ActionDistribution
-from ahriuwu_cli.agent.occupancy import occupancy
+from ahriuwu_cli.agent.checkpoint import LoadedAgent, load_agent, require_world
 from ahriuwu_cli.core.artifact import Kind, require_parent
-from ahriuwu_cli.core.device import Runtime, estimate_step_memory, require_memory
+from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.errors import ConfigError
 from ahriuwu_cli.core.training.loop import TrainResult, train
 from ahriuwu_cli.core.training.stage import ArtifactFields, StageState
 from ahriuwu_cli.dynamics.sampler import Dream
+from ahriuwu_cli.imagination.check import GameCheck, RealGame
 from ahriuwu_cli.imagination.config import ImagineSection
+from ahriuwu_cli.imagination.disagreement import step_disagreement
+from ahriuwu_cli.imagination.finetune import Finetuning
+from ahriuwu_cli.imagination.guard import Guard
+from ahriuwu_cli.imagination.losses import imagination_loss
+from ahriuwu_cli.imagination.memory import check_imagination_memory
 from ahriuwu_cli.imagination.model import ImaginationModel
-from ahriuwu_cli.imagination.objective import lambda_returns, pmpo, reach_weights
-from ahriuwu_cli.imagination.rollout import Rollout, imagine
-from ahriuwu_cli.latents.windows import LatentWindows
-from ahriuwu_cli.nn.cache import MOST_NEW
+from ahriuwu_cli.imagination.rollout import KeptNoise, Rollout, imagine
+from ahriuwu_cli.latents.windows import LatentBatch, LatentWindows
 
 
 class ImagineStage:
-    """Training of the policy and value heads of one agent inside its dream."""
+    """Training of the policy and value heads of one agent inside its dream; with `transformer` of all of it."""
 
     kind: Kind = "imagination"
 
     def __init__(
-        self, section: ImagineSection, agent: LoadedAgent, windows: LatentWindows, runtime: Runtime, seed: int
+        self,
+        section: ImagineSection,
+        agent: LoadedAgent,
+        windows: LatentWindows,
+        runtime: Runtime,
+        seed: int,
+        check: GameCheck | None = None,
     ) -> None:
         self._section, self._agent, self._windows, self._runtime = section, agent, windows, runtime
         self.module = ImaginationModel(agent.model).to(runtime.device)
         self._rng = np.random.default_rng(seed)
         self._rollout: Rollout | None = None
         self._uses_ends = windows.has_ends()
+        world, length = agent.model.world, section.context_length
+        self._guard = Guard.of(section.guard, windows, world, length, seed=seed)
+        self._learns_all = section.transformer == "finetuned"
+        self._finetuning = Finetuning(agent, windows, runtime.device) if self._learns_all else None
+        self._check = check
 
     def trained(self) -> dict[str, nn.Parameter]:
-        """The policy's and the value's tensors, nothing else."""
-        return self.module.trained()
+        """The policy's and the value's tensors, nothing else; with the transformer all but the slow value's."""
+        return self.module.trained(transformer=self._learns_all)
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """PMPO and value loss on a batch of rollouts, drawn anew every `updates_per_rollout` steps."""
+        """PMPO and value loss on a batch of rollouts, drawn anew every `updates_per_rollout` steps.
+
+        With the transformer also the losses on recorded data (see imagination/finetune.py).
+        """
         settings = self._section
         if self._rollout is None or step % settings.updates_per_rollout == 0:
-            self._rollout = self._dream()
+            with self._uncompiled():
+                self._rollout = self._dream(step // settings.updates_per_rollout)
         if step:
             self.module.follow(settings.value_ema)
-        loss, metrics = imagination_loss(self.module, self._rollout, settings)
-        return loss, dict(metrics)
+        outside = self._guard.judge(self._rollout)
+        if self._finetuning is None:
+            loss, found = imagination_loss(self.module, self._rollout, settings, outside)
+        else:
+            loss, found = self._finetuning.loss(self.module, self._rollout, settings, outside, self._rng)
+        metrics: dict[str, Tensor | float] = dict(found)
+        if self._check is not None and self._check.due(step):
+            with self._uncompiled():
+                metrics |= self._check.play()
+            if self._check.comparable:
+                metrics["reward_gap"] = metrics["imagined_reward_per_step"] - metrics["real_reward_per_step"]
+        return loss, metrics
 
-    def _dream(self) -> Rollout:
-        settings = self._section
+    def _dream(self, number: int) -> Rollout:
+        """Batch `number` of rollouts (from 0)."""
+        settings, guard = self._section, self._section.guard
         context = self._windows.draw_contexts(self._rng, settings.train.batch_size, settings.context_length)
         context = context.to(self._runtime.device)
+        compared = guard.disagreement_every > 0 and number % guard.disagreement_every == 0
+        noise = KeptNoise(guard.disagreement_rows if compared else 0)
         dream = Dream(
             self.module.agent.world,
             self._agent.sampler,
-            noise=torch.randn,
+            noise=noise,
             task=context.task,
             num_steps=settings.sampling_steps,
         )
-        return imagine(
-            self.module.agent, dream, context, settings.horizon, settings.temperature, uses_ends=self._uses_ends
+        rollout = imagine(
+            self.module.agent,
+            dream,
+            context,
+            settings.horizon,
+            settings.temperature,
+            uses_ends=self._uses_ends,
+            noise=noise if self._learns_all else None,
         )
+        return self._compared(rollout, context, noise) if compared else rollout
+
+    def _compared(self, rollout: Rollout, context: LatentBatch, noise: KeptNoise) -> Rollout:
+        """The rollout with the disagreement of its first rows between K and 2 K Euler steps."""
+        action = rollout.action[: noise.rows]
+        found = step_disagreement(
+            self.module.agent.world, self._agent.sampler, self._section.sampling_steps, context, action, noise.draws
+        )
+        disagreement = torch.full_like(rollout.reward, float("nan"))
+        disagreement[: len(found)] = found
+        return replace(rollout, disagreement=disagreement)
+
+    def _uncompiled(self) -> AbstractContextManager[object]:
+        """Context in which compiled blocks run as they are written.
+
+        Only a transformer that learns is compiled. The cache of a dream grows, for which torch would compile again and
+        again.
+        """
+        if not (self._runtime.compile and self._learns_all):
+            return nullcontext()
+        eager: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
+        return eager
 
     def describe(self) -> ArtifactFields:
-        """The three sections of the heads' making and the specs; parents up to the agent."""
-        parent = self._agent.header
+        """The three sections of the heads' making and the specs; parents up to the agent, latents as trained on."""
+        parent, data = self._agent.header, self._windows.header
         return ArtifactFields(
             config=parent.config | {"imagine": self._section.model_dump()},
             specs=parent.specs,
-            parents=parent.parents | {"agent": parent.fingerprint},
+            parents=parent.parents | data.parents | {"packed": data.fingerprint, "agent": parent.fingerprint},
         )
 
     def state(self) -> StageState:
-        """Loader position and the rollouts in use."""
+        """Loader position, the rollouts in use, and with the transformer the running averages."""
         tensors = {} if self._rollout is None else self._rollout.tensors()
+        if self._finetuning is not None:
+            tensors |= self._finetuning.state()
         return StageState(tensors, {"rng": self._rng.bit_generator.state})
 
     def load_state(self, state: StageState) -> None:
         """Restore `state`."""
         self._rng.bit_generator.state = state.values["rng"]
-        if state.tensors:
-            self._rollout = Rollout(**{k: v.to(self._runtime.device) for k, v in state.tensors.items()})
+        names = {field.name for field in fields(Rollout)} & state.tensors.keys()
+        if names:
+            self._rollout = Rollout(**{name: state.tensors[name].to(self._runtime.device) for name in names})
+        if self._finetuning is not None:
+            self._finetuning.load_state(state.tensors)
 
 
-def imagination_loss(
-    model: ImaginationModel, rollout: Rollout, settings: ImagineSection
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """PMPO for the policy and two-hot regression of the lambda-returns for the value."""
-    decisions = rollout.agent[:, :-1]  # (B, H, D)
-    agent = model.agent
-    slow = settings.value_ema > 0
-    with torch.no_grad():
-        next_value = model.value_now(rollout.agent[:, 1:], slow=slow)
-        returns = lambda_returns(rollout.reward, rollout.alive, next_value, settings.gamma, settings.lambda_return)
-        value = model.value_now(decisions)
-        weight = reach_weights(rollout.alive)
-    policy = ActionDistribution(agent.choices, agent.policy_now(decisions))
-    prior = ActionDistribution(agent.choices, model.prior_now(decisions).detach())
-    policy_loss, metrics = pmpo(
-        policy.log_prob(rollout.action), returns - value, policy.kl(prior), weight, settings.alpha, settings.beta
-    )
-    value_logits = model.value(decisions)  # (B, H, N)
-    value_loss = (weight * agent.twohot.loss(value_logits, returns)).sum() / weight.sum()
-    metrics |= {
-        "policy_loss": policy_loss.detach(),
-        "value_loss": value_loss.detach(),
-        "imagined_return": (rollout.reward * weight).sum(dim=1).mean(),
-        "imagined_end": 1 - (weight[:, -1] * rollout.alive[:, -1]).mean(),
-        "value": value.mean(),
-        "value_error": ((returns - value).abs() * weight).sum() / weight.sum(),
-        **occupancy("value", agent.twohot, value_logits, returns, weight > 0),
-        "entropy": (policy.entropy().detach() * weight).sum() / weight.sum(),
-    }
-    return policy_loss + value_loss, metrics
-
-
-def check_imagination_memory(section: ImagineSection, agent: LoadedAgent, runtime: Runtime) -> None:
-    """Refuse a step that does not fit, before training: weights, the heads' step, and the dream's cache."""
-    shape = (section.train.batch_size, section.horizon)  # (B, H)
-    world, layout = agent.model.world.config, agent.model.world.layout
-
-    def build() -> nn.Module:
-        model = ImaginationModel(agent_from_header(agent.header)).requires_grad_(False)
-        for parameter in model.trained().values():
-            parameter.requires_grad_(True)
-        return model
-
-    def loss(module: nn.Module) -> Tensor:
-        assert isinstance(module, ImaginationModel)
-        seen = torch.zeros(shape[0], shape[1] + 1, world.dim)
-        action = torch.zeros(*shape, agent.specs.action.dim)
-        with runtime.autocast():
-            rollout = Rollout(seen, action, torch.zeros(shape), torch.ones(shape))
-            return imagination_loss(module, rollout, section)[0]
-
-    width = layout.num_tokens * world.num_kv_heads * (world.dim // world.num_heads)  # S * G * E
-    slots = (agent.sampler.context_length + MOST_NEW) * (world.num_layers // world.time_every)
-    cache = 2 * shape[0] * slots * width * (4 if runtime.precision == "fp32" else 2)  # keys and values
-    need = estimate_step_memory(build, loss, section.train, runtime) + cache
-    require_memory(runtime, need, "one imagination step")
+def check_sampling(section: ImagineSection, agent: LoadedAgent) -> None:
+    """Raise ConfigError for step counts that the dynamics does not know."""
+    k_max, steps = agent.model.world.config.k_max, section.sampling_steps
+    if steps > k_max or steps & (steps - 1):
+        raise ConfigError(
+            f"imagine.sampling_steps is {steps}; expected a power of two up to the dynamics' k_max {k_max}",
+            hint="correct imagine.sampling_steps",
+        )
+    if section.guard.disagreement_every and 2 * steps > k_max:
+        raise ConfigError(
+            f"imagine.guard compares {steps} with {2 * steps} Euler steps; the dynamics' k_max is {k_max}",
+            hint="lower imagine.sampling_steps, or set imagine.guard.disagreement_every = 0",
+        )
 
 
 def check_contexts(section: ImagineSection, agent: LoadedAgent, windows: LatentWindows) -> None:
@@ -175,6 +197,7 @@ def train_imagination(
     runtime: Runtime,
     *,
     seed: int,
+    game: RealGame | None = None,
     **options: Any,
 ) -> TrainResult:
     """Train the agent at `agent_path` in dreams that start from the training split of `packed`.
@@ -186,26 +209,28 @@ def train_imagination(
         folder: where the artifact, its state and the metrics go.
         runtime: device and precision.
         seed: seed of the value head, contexts and dreams.
+        game: where the policy is checked every `section.check.every` steps; needed when that is not 0.
         options: `resume` and `overwrite` of the loop.
 
     Raises:
-        ArtifactError: agent and latents do not belong together.
+        ArtifactError: agent and latents do not belong together, the agent has no world model, or it acts in another
+            game.
         ConfigError: the section asks for what the world model cannot do.
         DataError: every episode is too short.
         DeviceError: a step does not fit into the memory that is free.
+        InputError: the environment of `game` cannot be made.
     """
     agent = load_agent(agent_path, runtime.device)
-    windows = LatentWindows(packed, "train")
+    require_world(agent_path, agent.header)
+    windows = LatentWindows(packed, "train", agent.tasks)
     require_parent(agent_path, agent.header, packed, windows.header)
-    k_max = agent.model.world.config.k_max
-    if section.sampling_steps > k_max or section.sampling_steps & (section.sampling_steps - 1):
-        raise ConfigError(
-            f"imagine.sampling_steps is {section.sampling_steps}; "
-            f"expected a power of two up to the dynamics' k_max {k_max}",
-            hint="correct imagine.sampling_steps",
-        )
+    check_sampling(section, agent)
     check_contexts(section, agent, windows)
     check_imagination_memory(section, agent, runtime)
+    check = None
+    if section.check.every:
+        assert game is not None, "a check needs a game"
+        check = GameCheck(section.check, game, agent, runtime, temperature=section.temperature, seed=seed)
     torch.manual_seed(seed)
-    stage = ImagineStage(section, agent, windows, runtime, seed)
+    stage = ImagineStage(section, agent, windows, runtime, seed, check)
     return train(stage, section.train, runtime, folder, seed=seed, **options)

@@ -1,11 +1,15 @@
 """`latents build`: every episode of a store through the tokenizer, one file each, with statistics per channel.
 
 Shapes: F frames of an episode, K latents (one for every `stride` frames), N latent tokens, C channels per token.
+
+Decision: latents of a store that has grown keep the statistics of the first build. The dynamics live in the space that
+these statistics normalise; under others every model made from the earlier latents would mean something else.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +17,21 @@ from rich.console import Console
 from rich.progress import track
 from safetensors import SafetensorError, safe_open
 
-from ahriuwu_cli.core.artifact import canonical, hash_file, hash_tensors, write_manifest, write_tensors
+from ahriuwu_cli.core.artifact import (
+    GROWN_FROM,
+    MANIFEST_NAME,
+    Header,
+    canonical,
+    check_fingerprint,
+    grown_from,
+    hash_file,
+    hash_tensors,
+    is_parent,
+    outgrown,
+    read_header,
+    write_manifest,
+    write_tensors,
+)
 from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.errors import ArtifactError, DataError
 from ahriuwu_cli.core.report import Report
@@ -30,6 +48,8 @@ def build_latents(
     episodes: Path, tokenizer_path: Path, out: Path, settings: LatentsSection, runtime: Runtime
 ) -> Report:
     """Encode all episodes into `out`. Files already there, whole and from the same tokenizer and episode, are kept.
+
+    When `out` holds latents of an earlier part of the store, what comes out has grown from them: see above.
 
     Raises:
         ArtifactError: the frames of the store are not those the tokenizer was made for.
@@ -64,16 +84,18 @@ def build_latents(
                 "sha256": hash_file(path),
             }
         )
-    spec = tokenizer.latent_spec.model_copy(update=moments.statistics())
+    config = settings.model_dump(exclude={"shard_frames", *NOT_CONTENT})
+    before = _earlier(out, store, header, config, entries)
+    spec = tokenizer.latent_spec.model_copy(update=moments.statistics() if before is None else _statistics(before))
     written = write_manifest(
         out,
         "latents",
-        config=settings.model_dump(exclude={"shard_frames", *NOT_CONTENT}),
+        config=config,
         specs={"latent": spec.model_dump(), "frame": store.frame_spec.model_dump()},
         parents={"episodes": store.header.fingerprint, "tokenizer": header.fingerprint},
-        info={"episodes": entries},
+        info={"episodes": entries} | ({} if before is None else _growth(before, len(entries))),
     )
-    return _report(written.fingerprint, spec, entries, moments)
+    return _report(written, spec)
 
 
 def require_frames(found: FrameSpec, wanted: dict[str, object], tokenizer_path: Path) -> None:
@@ -85,6 +107,53 @@ def require_frames(found: FrameSpec, wanted: dict[str, object], tokenizer_path: 
             f"{tokenizer_path} was made for {expected.height}x{expected.width}",
             hint="record at that size or train a tokenizer on these episodes",
         )
+
+
+# ---------------------------------------------------------------- growth
+
+
+def measured_episodes(header: Header) -> int:
+    """How many of the first episodes the statistics of these latents are of (of those, the training split)."""
+    return int(header.info.get("measured_episodes", len(header.info["episodes"])))
+
+
+def _earlier(
+    out: Path, store: EpisodeStore, tokenizer: Header, config: dict[str, Any], entries: list[dict[str, Any]]
+) -> Header | None:
+    """The latents at `out`, when what they hold is the beginning of `entries`; None when there are no such latents."""
+    if not (out / MANIFEST_NAME).is_file():
+        return None
+    try:
+        before = read_header(out, "latents")
+        check_fingerprint(out, before, "")
+    except ArtifactError:
+        return None  # damaged: it is made again
+    same = before.config == config and before.parents.get("tokenizer") == tokenizer.fingerprint
+    if not same or not is_parent(before, store.header):
+        return None
+    there = [_content(entry) for entry in before.info["episodes"]]
+    return before if there == [_content(entry) for entry in entries[: len(there)]] else None
+
+
+def _content(entry: dict[str, Any]) -> tuple[str, str, str]:
+    return entry["id"], entry["split"], entry["sha256"]
+
+
+def _statistics(before: Header) -> dict[str, tuple[float, ...]]:
+    """Mean and standard deviation per channel as they are there."""
+    spec = LatentSpec.model_validate(before.specs["latent"])
+    return {"mean": spec.mean, "std": spec.std}
+
+
+def _growth(before: Header, num_episodes: int) -> dict[str, Any]:
+    """What latents of `num_episodes` say of having grown from `before`."""
+    measured = measured_episodes(before)
+    added = num_episodes > len(before.info["episodes"])
+    found: dict[str, Any] = {GROWN_FROM: outgrown(before) if added else grown_from(before)}
+    return found if num_episodes == measured else found | {"measured_episodes": measured}
+
+
+# ---------------------------------------------------------------- one file
 
 
 class _Moments:
@@ -127,8 +196,9 @@ def _kept(path: Path, source: dict[str, str]) -> torch.Tensor | None:
     return latents if origin == _origin(source, latents) else None
 
 
-def _report(fingerprint: str, spec: LatentSpec, entries: list[dict[str, object]], moments: _Moments) -> Report:
-    frames, latents = (sum(int(str(entry[key])) for entry in entries) for key in ("num_frames", "num_latents"))
+def _report(written: Header, spec: LatentSpec) -> Report:
+    entries, measured = written.info["episodes"], measured_episodes(written)
+    frames, latents = (sum(entry[key] for entry in entries) for key in ("num_frames", "num_latents"))
     pace = "frame" if spec.stride == 1 else f"{spec.stride} frames"
     rows = [
         ("episodes", str(len(entries))),
@@ -137,13 +207,15 @@ def _report(fingerprint: str, spec: LatentSpec, entries: list[dict[str, object]]
         ("tokens of a latent", f"{spec.num_tokens} x {spec.dim_token} ({spec.layout})"),
         ("mean of channel means", f"{np.mean(spec.mean):+.3f}"),
         ("mean of channel spreads", f"{np.mean(spec.std):.3f}"),
-        ("fingerprint", fingerprint),
+        ("fingerprint", written.fingerprint),
     ]
     data = {
         "episodes": len(entries),
         "frames": frames,
         "latents": latents,
         "latent": spec.model_dump(),
-        "fingerprint": fingerprint,
+        "fingerprint": written.fingerprint,
+        "measured_episodes": measured,
     }
-    return Report("latents", ("what", "value"), rows, data)
+    notes = [f"means and spreads are those of the first {measured} episodes: remove the folder to measure them anew"]
+    return Report("latents", ("what", "value"), rows, data, notes if measured < len(entries) else [])

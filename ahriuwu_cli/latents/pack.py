@@ -12,8 +12,14 @@ import numpy as np
 import torch
 
 from ahriuwu_cli.core.artifact import (
+    GROWN_FROM,
+    MANIFEST_NAME,
+    Header,
     check_fingerprint,
+    grown_from,
+    has_grown,
     hash_file,
+    outgrown,
     read_arrays,
     read_header,
     require_parent,
@@ -23,8 +29,9 @@ from ahriuwu_cli.core.artifact import (
 from ahriuwu_cli.core.errors import ArtifactError
 from ahriuwu_cli.core.report import Report
 from ahriuwu_cli.core.specs import LatentSpec
-from ahriuwu_cli.episodes.alignment import num_latents, to_blocks
+from ahriuwu_cli.episodes.alignment import arrived, num_latents, to_blocks
 from ahriuwu_cli.episodes.episode import Episode
+from ahriuwu_cli.episodes.events import event_array
 from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.latents.config import NOT_CONTENT, LatentsSection
 from ahriuwu_cli.latents.windows import BLOCK_ARRAYS
@@ -33,9 +40,11 @@ from ahriuwu_cli.latents.windows import BLOCK_ARRAYS
 def pack_latents(episodes: Path, latents: Path, out: Path, settings: LatentsSection) -> Report:
     """Write shards and manifest into `out`; an earlier pack there is good until the new manifest replaces it.
 
+    When `out` holds a pack of what the latents have grown from, the new one has grown from it.
+
     Raises:
-        ArtifactError: the latents are of other episodes, their counts differ, or a file is not the one that
-            their manifest lists.
+        ArtifactError: the latents are of other episodes or of a part of them, their counts differ, or a file is not
+            the one that their manifest lists.
     """
     store = EpisodeStore.open(episodes)
     header = read_header(latents, "latents")
@@ -43,6 +52,12 @@ def pack_latents(episodes: Path, latents: Path, out: Path, settings: LatentsSect
     require_parent(latents, header, episodes, store.header)
     stride = LatentSpec.model_validate(header.specs["latent"]).stride
     counts = {entry["id"]: entry for entry in header.info["episodes"]}
+    if has_grown(header, store.header):
+        raise ArtifactError(
+            f"{latents} was made with episodes {header.parents['episodes']}, but {episodes} has grown since to "
+            f"{store.fingerprint}: {len(counts)} of {len(store.episodes)} episodes are encoded",
+            hint="run `ahriuwu latents build` first; it encodes only what was added",
+        )
     writer = _ShardWriter(out, f"{header.fingerprint}_{settings.shard_frames}", settings.shard_frames)
     entries: list[dict[str, Any]] = []
     for record in store.episodes:
@@ -54,7 +69,7 @@ def pack_latents(episodes: Path, latents: Path, out: Path, settings: LatentsSect
                 f"episode {record.id} has {len(episode.frames)} frames but {len(array)} latents{pace}",
                 hint="run `ahriuwu latents build` again",
             )
-        shard, start = writer.add(_blocks(episode, stride) | {"latents": array})
+        shard, start = writer.add(_blocks(episode, stride, store.events) | {"latents": array})
         entries.append(
             {
                 "id": record.id,
@@ -67,13 +82,16 @@ def pack_latents(episodes: Path, latents: Path, out: Path, settings: LatentsSect
             }
         )
     shards = writer.finish()
+    config = settings.model_dump(exclude=NOT_CONTENT)
     written = write_manifest(
         out,
         "packed",
-        config=settings.model_dump(exclude=NOT_CONTENT),
+        config=config,
         specs=header.specs | {"action": store.action_spec.repeated(stride).model_dump()},
         parents=header.parents | {"latents": header.fingerprint},
-        info={"tasks": store.tasks, "episodes": entries, "shards": shards},
+        info={"tasks": store.tasks, "episodes": entries, "shards": shards}
+        | ({"events": store.events} if store.events else {})
+        | _growth(out, header, config),
     )
     writer.remove_others()
     frames = sum(entry["num_frames"] for entry in entries)
@@ -97,6 +115,22 @@ def pack_latents(episodes: Path, latents: Path, out: Path, settings: LatentsSect
     return Report("packed latents", ("what", "value"), rows, data)
 
 
+def _growth(out: Path, latents: Header, config: dict[str, Any]) -> dict[str, Any]:
+    """What a pack of `latents` in the place of the one at `out` says of having grown from that."""
+    if not (out / MANIFEST_NAME).is_file():
+        return {}
+    try:
+        before = read_header(out, "packed")
+        check_fingerprint(out, before, "")
+    except ArtifactError:
+        return {}  # damaged: nothing can be said of it
+    if before.config != config:
+        return {}
+    if has_grown(before, latents):
+        return {GROWN_FROM: outgrown(before)}
+    return {GROWN_FROM: grown_from(before)} if before.parents["latents"] == latents.fingerprint else {}
+
+
 def _read_latents(folder: Path, entry: dict[str, Any]) -> np.ndarray:
     """Latents (K, N, C) of one episode, as the manifest lists them: a build that stopped leaves newer files."""
     path = folder / entry["file"]
@@ -109,8 +143,8 @@ def _read_latents(folder: Path, entry: dict[str, Any]) -> np.ndarray:
     return read_arrays(path)["latents"]
 
 
-def _blocks(episode: Episode, stride: int) -> dict[str, np.ndarray]:
-    """Aligned arrays of length K; flags as uint8."""
+def _blocks(episode: Episode, stride: int, events: list[str]) -> dict[str, np.ndarray]:
+    """Aligned arrays of length K, those of all the store's events among them; flags as uint8."""
     blocks = to_blocks(
         actions=episode.actions,
         action_valid=episode.action_valid,
@@ -119,6 +153,7 @@ def _blocks(episode: Episode, stride: int) -> dict[str, np.ndarray]:
         stride=stride,
     )
     arrays = {name: getattr(blocks, name) for name in BLOCK_ARRAYS}
+    arrays |= {event_array(name): arrived(episode.event(name), stride) for name in events}
     return {name: array.astype(np.uint8) if array.dtype == bool else array for name, array in arrays.items()}
 
 

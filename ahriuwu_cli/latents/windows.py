@@ -6,9 +6,10 @@ A block belongs to one latent, which covers as many frames as the latents' strid
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +21,7 @@ from ahriuwu_cli.core.artifact import Header, check_fingerprint, read_header
 from ahriuwu_cli.core.errors import ArtifactError, DataError
 from ahriuwu_cli.core.specs import ActionSpec, FrameSpec, LatentSpec
 from ahriuwu_cli.episodes.alignment import num_whole_latents
+from ahriuwu_cli.latents.tasks import REWARD, assign_tasks
 
 Split = Literal["train", "heldout"]
 
@@ -33,10 +35,10 @@ class LatentBatch:
     Attributes:
         latents: (B, W, N, C) fp32 as the tokenizer gave them.
         action: (B, F, A) fp32; action_valid: (B, F) bool.
-        reward: (B, F) fp32; reward_valid: (B, F) bool.
+        reward: (B, F) fp32, that of the window's task; reward_valid: (B, F) bool.
         terminal: (B, F) bool.
         valid: (B, W) bool, False for padding after an episode's end.
-        task: (B,) int64.
+        task: (B,) int64, index into LatentWindows.tasks.
     """
 
     latents: Tensor
@@ -57,7 +59,8 @@ class LatentBatch:
 class PackedEpisode:
     """Where one episode lies: `num_latents` rows from `start` in shard number `shard`.
 
-    `num_whole` of its latents cover frames of the episode alone; the last one may reach past its end.
+    `num_whole` of its latents cover frames of the episode alone; the last one may reach past its end. `task` is
+    the place of the task it was recorded under among those of the store.
     """
 
     id: str
@@ -85,35 +88,47 @@ def latent_count(entry: Mapping[str, Any]) -> int:
 class LatentWindows:
     """Random and fixed windows over the packed episodes of one split.
 
-    Shards stay open and are read by slice; what is returned is a copy.
+    Shards stay open and are read by slice; what is returned is a copy. Every window has a task that applies to its
+    episode, and that task's reward.
+
+    Decision: episodes to which no task applies are left out.
 
     Args:
         folder: a packed artifact.
         split: which episodes.
+        tasks: tasks and their sources (see `assign_tasks`); the store's own ones by default.
 
     Raises:
         InputError, ArtifactError: the folder is missing, damaged or of another kind.
-        DataError: the split has no episode.
+        ConfigError: the episodes do not have what a task is rewarded for.
+        DataError: the split has no episode of these tasks.
     """
 
-    def __init__(self, folder: Path, split: Split) -> None:
+    def __init__(self, folder: Path, split: Split, tasks: Mapping[str, str] = MappingProxyType({})) -> None:
         self.header: Header = read_header(folder, "packed")
         check_fingerprint(folder, self.header, "")
         specs, info = self.header.specs, self.header.info
         self.action_spec = ActionSpec.model_validate(specs["action"])
         self.frame_spec = FrameSpec.model_validate(specs["frame"])
         self.latent_spec = LatentSpec.model_validate(specs["latent"])
-        self.tasks: list[str] = info["tasks"]
-        stride = self.latent_spec.stride
-        self.episodes = [PackedEpisode.of(entry, stride) for entry in info["episodes"] if entry["split"] == split]
+        self._tasks = assign_tasks(tasks, info["tasks"], info.get("events", []))
+        self.tasks = [task.name for task in self._tasks]
+        stride, found = self.latent_spec.stride, []
+        self._applying: list[list[int]] = []  # tasks, by index, that apply to each episode
+        for entry in info["episodes"]:
+            applying = [index for index, task in enumerate(self._tasks) if task.applies(entry["task"])]
+            if entry["split"] == split and applying:
+                found.append(PackedEpisode.of(entry, stride))
+                self._applying.append(applying)
+        self.episodes = found
         if not self.episodes:
             raise DataError(
-                f"{folder} has no {split} episode",
+                f"{folder} has no {split} episode" + (f" of the tasks {', '.join(self.tasks)}" if tasks else ""),
                 hint="record more episodes or change the split with `ahriuwu data split`",
             )
         self._shards = [_open_shard(folder / shard["file"]) for shard in info["shards"]]
         self._ends = np.cumsum([episode.num_latents for episode in self.episodes])
-        self._rewarding: list[tuple[int, int]] | None = None
+        self._rewarding: dict[int, list[tuple[int, int]]] = {}
 
     @property
     def num_latents(self) -> int:
@@ -121,39 +136,56 @@ class LatentWindows:
         return int(self._ends[-1])
 
     def draw(
-        self, rng: np.random.Generator, count: int, length: int, *, lookahead: int = 0, rewarding: bool = False
+        self,
+        rng: np.random.Generator,
+        count: int,
+        length: int,
+        *,
+        lookahead: int = 0,
+        rewarding: bool = False,
+        reach: int = 0,
     ) -> LatentBatch:
         """Random windows. Latents are equally likely to be inside one, give or take half near an episode's ends.
+
+        Tasks are equally likely among those that apply to a window's episode; of rewarding windows, among those
+        that are rewarded anywhere.
 
         Args:
             rng: the source of randomness, and all of it.
             count: B.
             length: W; episodes shorter than that are padded.
             lookahead: further blocks without latents, for multi-token targets.
-            rewarding: only windows that hold a block with a positive reward; all windows when there is none.
+            rewarding: only windows that reach a positive reward of their task; all windows when there is none.
+            reach: blocks after a window's end within which the reward still counts as reached.
         """
-        pool = self.rewarding_blocks() if rewarding else []
-        places = []
+        rewarded = [task for task in range(len(self.tasks)) if rewarding and self.rewarding_blocks(task)]
+        places, tasks = [], []
         for _ in range(count):
-            if pool:
+            if rewarded:
+                task = _pick(rng, rewarded)
+                pool = self.rewarding_blocks(task)
                 index, block = pool[int(rng.integers(len(pool)))]
+                start = draw_start(rng, block, length, self.episodes[index].num_latents, reach)
             else:
                 position = int(rng.integers(self.num_latents))
                 index = int(np.searchsorted(self._ends, position, side="right"))
                 block = position - int(self._ends[index]) + self.episodes[index].num_latents
-            # A window around the block, moved inside the episode where it would stick out.
-            start = block - int(rng.integers(length))
-            start = max(0, min(start, self.episodes[index].num_latents - length))
+                start = draw_start(rng, block, length, self.episodes[index].num_latents)
+                task = _pick(rng, self._applying[index])
             places.append((index, start))
-        return self.read(places, length, lookahead)
+            tasks.append(task)
+        return self.read(places, length, lookahead, tasks)
 
     def draw_contexts(self, rng: np.random.Generator, count: int, length: int) -> LatentBatch:
         """Random full windows (B, length) of latents after which the episode goes on: starts of dreams.
 
+        Tasks are equally likely among those that apply to a window's episode.
+
         Raises:
             DataError: every episode of the split is too short.
         """
-        return self.read(self.draw_places(rng, count, length + 1), length)
+        places = self.draw_places(rng, count, length + 1)
+        return self.read(places, length, 0, [_pick(rng, self._applying[index]) for index, _ in places])
 
     def draw_places(self, rng: np.random.Generator, count: int, length: int) -> list[tuple[int, int]]:
         """Random (episode index, start) of windows that lie wholly inside an episode, each equally likely.
@@ -179,39 +211,70 @@ class LatentWindows:
         """True when some episode of the split ends in a terminal."""
         return any(self._slice(episode, "terminal", 0, episode.num_latents).any() for episode in self.episodes)
 
-    def rewarding_blocks(self) -> list[tuple[int, int]]:
-        """(episode index, block) of every block that arrived with a positive reward."""
-        if self._rewarding is None:
-            found = []
-            for index, episode in enumerate(self.episodes):
-                reward = self._slice(episode, "reward", 0, episode.num_latents)
-                found += [(index, int(block)) for block in np.flatnonzero(reward > 0)]
-            self._rewarding = found
-        return self._rewarding
+    def tasks_of(self, index: int) -> tuple[int, ...]:
+        """Tasks, by index, that apply to an episode."""
+        return tuple(self._applying[index])
 
-    def read(self, places: list[tuple[int, int]], length: int, lookahead: int = 0) -> LatentBatch:
-        """The windows that start at (episode index, latent), padded after an episode's end."""
-        rows = [self._window(self.episodes[index], start, length, lookahead) for index, start in places]
+    def rewarding_blocks(self, task: int) -> list[tuple[int, int]]:
+        """(episode index, block) of every block that arrived with a positive reward of a task."""
+        if task not in self._rewarding:
+            found = []
+            for index, (episode, applying) in enumerate(zip(self.episodes, self._applying, strict=True)):
+                if task in applying:
+                    reward = self._slice(episode, self._tasks[task].array, 0, episode.num_latents)
+                    found += [(index, int(block)) for block in np.flatnonzero(reward > 0)]
+            self._rewarding[task] = found
+        return self._rewarding[task]
+
+    def read(
+        self, places: list[tuple[int, int]], length: int, lookahead: int = 0, tasks: Sequence[int] | None = None
+    ) -> LatentBatch:
+        """The windows that start at (episode index, latent), padded after an episode's end.
+
+        Their tasks must apply to their episodes; by default each has the first that does.
+        """
+        chosen = [self._applying[index][0] for index, _ in places] if tasks is None else tasks
+        rows = [self._window(*place, task, length, lookahead) for place, task in zip(places, chosen, strict=True)]
         stacked = {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]}
         return LatentBatch(**stacked)
 
-    def _window(self, episode: PackedEpisode, start: int, length: int, lookahead: int) -> dict[str, np.ndarray]:
+    def _window(self, index: int, start: int, task: int, length: int, lookahead: int) -> dict[str, np.ndarray]:
+        episode = self.episodes[index]
         assert 0 <= start < episode.num_latents
+        assert task in self._applying[index]
         latents = self._slice(episode, "latents", start, start + length).astype(np.float32)
-        blocks = {name: self._slice(episode, name, start, start + length + lookahead) for name in BLOCK_ARRAYS}
+        stop, arrays = start + length + lookahead, {name: name for name in BLOCK_ARRAYS}
+        arrays[REWARD] = self._tasks[task].array
+        blocks = {name: self._slice(episode, array, start, stop) for name, array in arrays.items()}
         present = len(latents)
         out = {name: _pad(array, length + lookahead) for name, array in blocks.items()}
         for name in ("action_valid", "reward_valid", "terminal"):
             out[name] = out[name].astype(bool)
         out["latents"] = _pad(latents, length)
         out["valid"] = np.arange(length) < present
-        out["task"] = np.asarray(episode.task, np.int64)
+        out["task"] = np.asarray(task, np.int64)
         return out
 
     def _slice(self, episode: PackedEpisode, name: str, start: int, stop: int) -> np.ndarray:
         stop = min(stop, episode.num_latents)
         tensor = self._shards[episode.shard].get_slice(name)
         return np.array(tensor[episode.start + start : episode.start + stop])
+
+
+def draw_start(rng: np.random.Generator, block: int, length: int, num_latents: int, reach: int = 0) -> int:
+    """Start of a random window that holds `block` of an episode, or ends at most `reach` blocks before it.
+
+    Decision: starts are drawn evenly; a window that would stick out of the episode is moved inside. Windows that
+    end before the block begin at 0 at the earliest, so that a large reach does not pile them up there.
+    """
+    before = min(reach, max(0, block - length + 1))  # starts from which the window ends before the block
+    start = block - int(rng.integers(length + before))
+    return max(0, min(start, num_latents - length))
+
+
+def _pick(rng: np.random.Generator, choices: list[int]) -> int:
+    """One of several, evenly; a single one without drawing."""
+    return choices[0] if len(choices) == 1 else choices[int(rng.integers(len(choices)))]
 
 
 def _pad(array: np.ndarray, length: int) -> np.ndarray:

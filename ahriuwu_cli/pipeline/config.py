@@ -75,6 +75,11 @@ class RunConfig(Section):
             raise ValueError(
                 f"imagine.sampling_steps {steps} must be a power of two up to dynamics.model.k_max {k_max}"
             )
+        if self.imagine.guard.disagreement_every and 2 * steps > k_max:
+            raise ValueError(
+                f"imagine.guard.disagreement_every compares {steps} with {2 * steps} Euler steps, "
+                f"above dynamics.model.k_max {k_max}"
+            )
         return self
 
     @model_validator(mode="after")
@@ -128,6 +133,11 @@ class Run:
     def agent(self) -> Path:
         """The finetuned agent's weights."""
         return self.folder / "agent" / "agent.safetensors"
+
+    @property
+    def scratch(self) -> Path:
+        """The weights of the baseline: an agent cloned without a world model."""
+        return self.folder / "scratch" / "agent.safetensors"
 
     @property
     def imagination(self) -> Path:

@@ -12,13 +12,15 @@ from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.errors import ArtifactError, InputError
 from ahriuwu_cli.core.specs import ActionSpec, FrameSpec
 from ahriuwu_cli.episodes.config import DataSection
-from ahriuwu_cli.episodes.policies import Policy, RandomPolicy
-from ahriuwu_cli.episodes.record import built_in_policy
+from ahriuwu_cli.episodes.policies import EXPERT_ACTION, NoisyExpertPolicy, Policy, RandomPolicy, RepeatLastPolicy
+from ahriuwu_cli.episodes.record import built_in_policy, make_env
 from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.pipeline.config import Run
 
-AGENTS = ("random", "dataset", "bc", "imagination")
+AGENTS = ("random", "repeat-last", "dataset", "expert", "scratch", "bc", "imagination")
 """Names that `eval agent --agents` knows, baselines first."""
+UNASKED = ("random", "repeat-last", "dataset", "scratch", "bc", "imagination")
+"""Those that play when none is named, where the run has them."""
 
 CHECKPOINT_SUFFIX = ".safetensors"
 
@@ -37,14 +39,21 @@ def is_checkpoint(policy: str) -> bool:
 
 
 def checkpoint_player(
-    run: Run, path: Path, runtime: Runtime, action: ActionSpec, frame: FrameSpec, name: str = ""
+    run: Run,
+    path: Path,
+    runtime: Runtime,
+    action: ActionSpec,
+    frame: FrameSpec,
+    name: str = "",
+    task: str | None = None,
 ) -> Player:
     """An agent or imagination checkpoint, ready to play an environment of these actions and frames.
 
-    The tokenizer is that of the run the checkpoint lies in, or else that of `run`.
+    The tokenizer is that of the run the checkpoint lies in, or else that of `run`. Of an agent of several tasks
+    `task` says which it plays; the first one by default.
 
     Raises:
-        InputError: the checkpoint or its tokenizer is missing.
+        InputError: the checkpoint or its tokenizer is missing, or the agent knows no such task.
         ArtifactError: a file is damaged or of another kind, the tokenizer is another one, or the checkpoint
             was made for other actions or frames.
     """
@@ -57,7 +66,12 @@ def checkpoint_player(
             hint=f"set data.height={size.height} and data.width={size.width}",
         )
     player = load_player(
-        path, _tokenizer_of(run, path), runtime, temperature=run.config.eval.temperature, name=name or path.stem
+        path,
+        _tokenizer_of(run, path),
+        runtime,
+        temperature=run.config.eval.temperature,
+        name=name or path.stem,
+        task=task,
     )
     player.require_spec(action)
     return Player(player, header.fingerprint)
@@ -68,14 +82,17 @@ def _tokenizer_of(run: Run, checkpoint: Path) -> Path:
     return beside if beside.is_file() else run.tokenizer
 
 
-def named_players(run: Run, names: Sequence[str] | None, store: EpisodeStore, runtime: Runtime) -> dict[str, Player]:
-    """The players to compare, by a name of their own each; all that the run has unless `names` lists some.
+def named_players(
+    run: Run, names: Sequence[str] | None, store: EpisodeStore, runtime: Runtime, task: str | None = None
+) -> dict[str, Player]:
+    """The players to compare, by a name of their own each; those of UNASKED that the run has unless `names` lists some.
 
     Raises:
-        InputError: a name is not known, or a checkpoint is missing.
+        InputError: a name is not known, a checkpoint is missing, an agent does not know `task`, or `expert` is named
+            and the environment offers none.
         ArtifactError: see `checkpoint_player`.
     """
-    wanted = list(dict.fromkeys(names or [name for name in AGENTS if _exists(run, name, store)]))
+    wanted = list(dict.fromkeys(names or [name for name in UNASKED if _exists(run, name, store)]))
     for name in wanted:
         if name not in AGENTS and not is_checkpoint(name):
             raise InputError(
@@ -85,8 +102,22 @@ def named_players(run: Run, names: Sequence[str] | None, store: EpisodeStore, ru
     players: dict[str, Player] = {}
     for name in wanted:
         label = _free(name if name in AGENTS else Path(name).stem, {*players, *(set(AGENTS) & set(wanted))} - {name})
-        players[label] = _player(run, name, label, store, runtime)
+        players[label] = _player(run, name, label, store, runtime, task)
     return players
+
+
+def played_environment(run: Run, store: EpisodeStore, task: str | None = None) -> DataSection:
+    """The `[data]` section with environment and frame size as the episodes say, and the task that is played."""
+    frame = store.frame_spec
+    return run.config.data.model_copy(
+        update={
+            "env": store.env,
+            "env_options": store.env_options,
+            "height": frame.height,
+            "width": frame.width,
+            "task": task or run.config.data.task,
+        }
+    )
 
 
 def _free(stem: str, used: set[str]) -> str:
@@ -95,15 +126,40 @@ def _free(stem: str, used: set[str]) -> str:
     return next(name for name in names if name not in used)
 
 
-def _player(run: Run, name: str, label: str, store: EpisodeStore, runtime: Runtime) -> Player:
+def _player(run: Run, name: str, label: str, store: EpisodeStore, runtime: Runtime, task: str | None) -> Player:
+    spec = store.action_spec
     if name == "random":
-        return Player(RandomPolicy(store.action_spec))
+        return Player(RandomPolicy(spec))
+    if name == "repeat-last":
+        return Player(RepeatLastPolicy(spec))
+    if name == "expert":
+        _require_expert(played_environment(run, store))
+        return Player(NoisyExpertPolicy(spec, 0.0))
     recorded = _recorded_with(run, store)
     if name == "dataset" and not is_checkpoint(recorded.policy):
-        return Player(built_in_policy(recorded, store.action_spec))
-    files = {"dataset": Path(recorded.policy), "bc": run.agent, "imagination": run.imagination}
-    path = files.get(name, Path(name))
-    return checkpoint_player(run, path, runtime, store.action_spec, store.frame_spec, label)
+        return Player(built_in_policy(recorded, spec))
+    path = _files(run, recorded).get(name, Path(name))
+    return checkpoint_player(run, path, runtime, spec, store.frame_spec, label, task)
+
+
+def _files(run: Run, recorded: DataSection) -> dict[str, Path]:
+    """The checkpoints behind names."""
+    return {
+        "dataset": Path(recorded.policy), "scratch": run.scratch, "bc": run.agent, "imagination": run.imagination
+    }  # fmt: skip
+
+
+def _require_expert(data: DataSection) -> None:
+    env = make_env(data)
+    try:
+        offered = EXPERT_ACTION in env.reset(0)[1]
+    finally:
+        env.close()
+    if not offered:
+        raise InputError(
+            f"{data.env} offers no expert: its info has no {EXPERT_ACTION!r}",
+            hint="leave expert out of --agents, or wrap the environment with an expert",
+        )
 
 
 def _recorded_with(run: Run, store: EpisodeStore) -> DataSection:
@@ -114,8 +170,7 @@ def _recorded_with(run: Run, store: EpisodeStore) -> DataSection:
 
 def _exists(run: Run, name: str, store: EpisodeStore) -> bool:
     """True when the run has what it takes to let this agent play."""
-    recorded = _recorded_with(run, store).policy
-    files = {"bc": run.agent, "imagination": run.imagination}
-    if is_checkpoint(recorded):
-        files["dataset"] = Path(recorded)
-    return name not in files or files[name].is_file()
+    recorded = _recorded_with(run, store)
+    if name in ("random", "repeat-last") or (name == "dataset" and not is_checkpoint(recorded.policy)):
+        return True
+    return _files(run, recorded)[name].is_file()

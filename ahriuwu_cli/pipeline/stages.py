@@ -6,10 +6,12 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from ahriuwu_cli.agent import scratch as scratch_training
 from ahriuwu_cli.agent import train as agent_training
 from ahriuwu_cli.core.artifact import Kind, read_header
 from ahriuwu_cli.core.device import Runtime, apply_threads, resolve_runtime
@@ -17,24 +19,25 @@ from ahriuwu_cli.core.report import Report
 from ahriuwu_cli.core.training.loop import TrainResult
 from ahriuwu_cli.dynamics import train as dynamics_training
 from ahriuwu_cli.episodes import record as recording
-from ahriuwu_cli.episodes.config import DataSection
 from ahriuwu_cli.episodes.policies import Policy
 from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.evaluation.agents import evaluate_agents
 from ahriuwu_cli.evaluation.rollout import evaluate_rollout as judge_dream
 from ahriuwu_cli.imagination import train as imagination_training
+from ahriuwu_cli.imagination.check import RealGame, check_seeds
 from ahriuwu_cli.latents import build, pack
 from ahriuwu_cli.pipeline.chain import require_chain
 from ahriuwu_cli.pipeline.config import Run
-from ahriuwu_cli.pipeline.players import checkpoint_player, is_checkpoint, named_players
+from ahriuwu_cli.pipeline.players import checkpoint_player, is_checkpoint, named_players, played_environment
 from ahriuwu_cli.tokenizer import train as tokenizer_training
+from ahriuwu_cli.tokenizer.checkpoint import load_tokenizer
 
 SHOWN_METRICS = {
     "tokenizer": ("psnr",),
     "dynamics": ("flow", "bootstrap"),
     "agent": ("policy_loss", "policy_accuracy", "repeat_last_accuracy", "reward_where_some", "reward_where_none",
               "continue_where_ended", "continue_where_not"),
-    "imagination": ("imagined_return", "positive_share", "kl_to_prior", "entropy", "value_error"),
+    "imagination": ("imagined_return", "positive_share", "kl_to_prior", "entropy", "value_error", "outside"),
 }  # fmt: skip
 
 
@@ -47,12 +50,12 @@ def _runtime(run: Run) -> Runtime:
 # ---------------------------------------------------------------- episodes
 
 
-def record(run: Run, *, append: bool) -> Report:
-    """Record episodes into the run's store."""
+def record(run: Run, *, append: bool, name: str = "") -> Report:
+    """Record episodes into the run's store; `name` is what a checkpoint that plays is called there."""
     data = run.config.data
     policy: Policy | None = None
     if is_checkpoint(data.policy):
-        policy = _recording_agent(run)
+        policy = _recording_agent(run, name)
     console, columns = Console(stderr=True), (TextColumn("record"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("record", total=data.episodes)
@@ -66,13 +69,13 @@ def record(run: Run, *, append: bool) -> Report:
         )
 
 
-def _recording_agent(run: Run) -> Policy:
+def _recording_agent(run: Run, name: str) -> Policy:
     """The checkpoint that `data.policy` names, checked against the environment it is to play."""
     runtime = _runtime(run)
     env = recording.make_env(run.config.data)
     action, frame = env.action_spec, env.frame_spec
     env.close()
-    return checkpoint_player(run, Path(run.config.data.policy), runtime, action, frame).policy
+    return checkpoint_player(run, Path(run.config.data.policy), runtime, action, frame, name).policy
 
 
 def split(run: Run) -> Report:
@@ -114,10 +117,32 @@ def finetune_agent(run: Run, *, resume: bool = False, overwrite: bool = False) -
     return _train(run, train, run.agent, "dynamics", resume=resume, overwrite=overwrite)
 
 
+def train_scratch(run: Run, *, resume: bool = False, overwrite: bool = False) -> Report:
+    """Clone an agent without a world model from the run's packed latents: the baseline."""
+    train = partial(scratch_training.train_scratch, run.config.agent, run.config.dynamics, run.packed)
+    return _train(run, train, run.scratch, "packed", resume=resume, overwrite=overwrite)
+
+
 def train_imagination(run: Run, *, resume: bool = False, overwrite: bool = False) -> Report:
-    """Train the run's agent in its dream."""
-    train = partial(imagination_training.train_imagination, run.config.imagine, run.agent, run.packed)
+    """Train the run's agent in its dream, with a look at the real game now and then if `imagine.check` says so."""
+
+    def train(folder: Path, runtime: Runtime, **options: Any) -> TrainResult:
+        game = _real_game(run, runtime) if run.config.imagine.check.every else None
+        section = run.config.imagine
+        return imagination_training.train_imagination(
+            section, run.agent, run.packed, folder, runtime, game=game, **options
+        )
+
     return _train(run, train, run.imagination, "agent", resume=resume, overwrite=overwrite)
+
+
+def _real_game(run: Run, runtime: Runtime) -> RealGame:
+    """The run's environment for checks during imagination training, with seeds that were never recorded."""
+    store = EpisodeStore.open(run.episodes)
+    tokenizer, _ = load_tokenizer(run.tokenizer, runtime.device)
+    taken = {record.seed for record in store.episodes}
+    seeds = check_seeds(run.config.run.seed, run.config.imagine.check.episodes, taken)
+    return RealGame(played_environment(run, store), runtime.serve(tokenizer), seeds)
 
 
 def _train(
@@ -184,31 +209,24 @@ def _rollout_name(run: Run, source: Path) -> str:
     return f"rollout-{header.kind}-{header.fingerprint}"
 
 
-def evaluate_agent(run: Run, agents: list[str] | None = None) -> Report:
-    """Play the run's agents in the real environment; all there are unless `agents` names some."""
+def evaluate_agent(run: Run, agents: list[str] | None = None, task: str | None = None) -> Report:
+    """Play the run's agents in the real environment; the usual ones unless `agents` names some.
+
+    Args:
+        run: the run.
+        agents: names or checkpoints, see `named_players`.
+        task: the task that agents of several tasks play; the first one by default.
+    """
     runtime = _runtime(run)
     store = EpisodeStore.open(run.episodes)
-    players = named_players(run, agents, store, runtime)
+    players = named_players(run, agents, store, runtime, task)
     return evaluate_agents(
         {name: player.policy for name, player in players.items()},
-        _played_environment(run, store),
+        played_environment(run, store, task),
         run.evaluation / "agent",
         run.config.eval,
         seed=run.config.run.seed,
         taken={record.seed for record in store.episodes},
         fingerprints={name: player.fingerprint for name, player in players.items() if player.fingerprint},
         on_agent=lambda name: print(f"playing {run.config.eval.episodes} episodes: {name}", file=sys.stderr),
-    )
-
-
-def _played_environment(run: Run, store: EpisodeStore) -> DataSection:
-    """The `[data]` section with environment and frame size as the episodes say."""
-    frame = store.frame_spec
-    return run.config.data.model_copy(
-        update={
-            "env": store.env,
-            "env_options": store.env_options,
-            "height": frame.height,
-            "width": frame.width,
-        }
     )

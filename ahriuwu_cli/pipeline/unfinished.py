@@ -1,4 +1,8 @@
-"""What a run still lacks: each stage that is not finished, as a call that goes on with it or starts it."""
+"""What a run still lacks: each stage that is not finished, as a call that goes on with it or starts it.
+
+Decision: what was made from an earlier part of a store that has grown since is finished. Encoding and training on what
+was added is asked for by the commands of these stages, or by `ahriuwu improve`.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from ahriuwu_cli.core.report import Report
 from ahriuwu_cli.core.training.config import TrainSettings
 from ahriuwu_cli.core.training.files import RunFiles
 from ahriuwu_cli.pipeline import stages
-from ahriuwu_cli.pipeline.chain import is_current
+from ahriuwu_cli.pipeline.chain import examples_of, is_current
 from ahriuwu_cli.pipeline.config import Run
 
 Work = Iterator[Callable[[], Report]]
@@ -38,7 +42,7 @@ def training_left(run: Run, kind: Kind, settings: TrainSettings, stage: Callable
     weights: Path = getattr(run, kind)
     if is_current(run, weights, kind) and read_header(weights, kind).info["steps"] >= settings.steps:
         return
-    resume = is_current(run, RunFiles(weights.parent, kind).state, "state")
+    resume = is_current(run, RunFiles(weights.parent, kind).state, "state", same=(examples_of(kind),))
     yield partial(stage, run, resume=resume, overwrite=not resume)
 
 

@@ -121,9 +121,9 @@ def test_resume_is_exact(packed_run, dynamics_path, cpu_runtime, stop_at, tmp_pa
 
 
 def test_terms_are_normalised_by_their_running_rms(stage):
-    """[D4] Eq. 9 and pitfall 28: at the first step every term counts 1, and the gradient is not zero."""
+    """[D4] Eq. 9 and pitfall 28: at the first step every term counts its weight, and the gradient is not zero."""
     total, _ = stage.loss(0)
-    assert total.item() == pytest.approx(4.0, rel=1e-4)
+    assert total.item() == pytest.approx(1.0 + 3 * 0.1, rel=1e-4)  # policy; reward, continue, dynamics
     total.backward()
     assert all(parameter.grad.any() for parameter in stage.module.parameters())
 

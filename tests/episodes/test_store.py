@@ -13,7 +13,8 @@ from ahriuwu_cli.core import artifact
 from ahriuwu_cli.core.errors import ArtifactError, DataError, InputError
 from ahriuwu_cli.core.specs import ActionSpec, FrameSpec
 from ahriuwu_cli.episodes.episode import ARRAYS
-from ahriuwu_cli.episodes.store import EpisodeStore, SplitRule, _divide
+from ahriuwu_cli.episodes.manifest import SplitRule
+from ahriuwu_cli.episodes.store import EpisodeStore, _divide
 
 
 def test_round_trip(make_store, make_episode) -> None:

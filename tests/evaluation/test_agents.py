@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import imageio.v3 as iio
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,10 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ahriuwu_cli.episodes.config import DataSection
-from ahriuwu_cli.episodes.policies import NoisyExpertPolicy, RandomPolicy
+from ahriuwu_cli.episodes.policies import NoisyExpertPolicy, RandomPolicy, RepeatLastPolicy
 from ahriuwu_cli.episodes.record import episode_seeds, make_env
-from ahriuwu_cli.evaluation import agents
-from ahriuwu_cli.evaluation.agents import evaluate_agents, evaluation_seeds
+from ahriuwu_cli.evaluation import agents, clips
+from ahriuwu_cli.evaluation.agents import evaluate_agents, evaluation_seeds, side_by_side_envs
 from ahriuwu_cli.evaluation.config import EvalSection
 
 DATA = DataSection(max_episode_steps=80)
@@ -25,6 +26,12 @@ def action_spec():
     env = make_env(DATA)
     yield env.action_spec
     env.close()
+
+
+@pytest.fixture
+def no_videos(monkeypatch):
+    """Play without drawing."""
+    monkeypatch.setattr(agents, "write_videos", lambda out, name, highlights: None)
 
 
 # ---------------------------------------------------------------- seeds
@@ -79,7 +86,8 @@ def test_the_expert_is_better_and_it_shows(compared) -> None:
 def test_files(compared) -> None:
     report, out = compared
     assert json.loads((out / "agents.json").read_text()) == report.data
-    assert {path.name for path in out.iterdir()} == {"agents.json", "returns.png", "random.gif", "expert.gif"}
+    videos = {f"{name}{end}" for name in ("random", "expert") for end in (".gif", "-best.mp4", "-worst.mp4")}
+    assert {path.name for path in out.iterdir()} == {"agents.json", "returns.png", "actions.png", *videos}
     facts = report.data
     assert facts["fingerprints"] == {"expert": "ab"}
     assert facts["environment"] == {
@@ -91,11 +99,36 @@ def test_files(compared) -> None:
         ranked = sorted(agent["returns"])
         steps = {n for n, value in zip(agent["lengths"], agent["returns"], strict=True) if value == ranked[12]}
         assert shown in steps  # an episode of the median return, from the first frame to the last
+        for which, value in (("best", ranked[-1]), ("worst", ranked[0])):
+            frames = len(iio.imread(out / f"{name}-{which}.mp4", plugin="pyav"))
+            assert frames - 1 in {n for n, got in zip(agent["lengths"], agent["returns"], strict=True) if got == value}
     assert [row[0] for row in report.rows] == ["random", "expert"]
     assert str(out / "returns.png") in report.notes[-1]
 
 
-def test_equal_agents_play_equal_episodes(action_spec, tmp_path) -> None:
+def test_actions_are_counted(compared) -> None:
+    """Pitfalls 16 and 17: how often each action is taken and how often it is the one before, beside temperature."""
+    report, _ = compared
+    facts = report.data
+    for name, agent in facts["agents"].items():
+        counted = facts["actions"][name]
+        assert counted["steps"] == sum(agent["lengths"])
+        assert list(counted["components"]["action"]["shares"]) == ["noop", "left", "right"]
+        assert any(note.startswith(f"actions of {name}: ") for note in report.notes)
+    assert facts["actions"]["random"]["repeated"] == pytest.approx(1 / 3, abs=0.08)
+    assert (facts["temperature"], facts["task"]) == (1.0, "play")
+    assert "learned agents choose at temperature 1" in report.notes
+
+
+def test_repeat_last_repeats(action_spec, tmp_path, no_videos) -> None:
+    """Pitfall 16: the baseline that any policy must beat, played like the others."""
+    players = {"repeat-last": RepeatLastPolicy(action_spec)}
+    facts = evaluate_agents(players, DATA, tmp_path, EvalSection(episodes=6), seed=0, taken=set()).data
+    assert facts["actions"]["repeat-last"]["repeated"] == 1.0
+    assert facts["actions"]["repeat-last"]["components"]["action"]["shares"]["noop"] < 1
+
+
+def test_equal_agents_play_equal_episodes(action_spec, tmp_path, no_videos) -> None:
     """The pairs are pairs: what an agent does in an episode does not depend on who else plays, or when."""
     players = {name: NoisyExpertPolicy(action_spec, 0.5) for name in ("one", "two")}
     told: list[str] = []
@@ -118,8 +151,50 @@ def test_one_episode_has_no_interval(action_spec, tmp_path) -> None:
 
 def test_long_episodes_are_kept_in_part(action_spec, tmp_path, monkeypatch) -> None:
     """The GIF ends early, return and length do not."""
-    monkeypatch.setattr(agents, "CLIP_STEPS", 5)
+    monkeypatch.setattr(clips, "CLIP_STEPS", 5)
     players = {"expert": NoisyExpertPolicy(action_spec, 0.0)}
     report = evaluate_agents(players, DATA, tmp_path, EvalSection(episodes=3), seed=0, taken=set())
     assert report.data["agents"]["expert"]["lengths"] == [80, 80, 80]
     assert Image.open(tmp_path / "expert.gif").n_frames == 6
+    assert len(iio.imread(tmp_path / "expert-best.mp4", plugin="pyav")) == 6
+
+
+# ---------------------------------------------------------------- memory
+
+
+def test_running_episodes_stay_within_their_memory() -> None:
+    """2,000 steps of 64x64 in 128 environments would be 3 GB."""
+    small, long = DataSection(), DataSection(height=64, width=64, max_episode_steps=2000)
+    assert side_by_side_envs(small) == agents.MAX_ENVS
+    assert 16 < side_by_side_envs(long) < 64
+    assert side_by_side_envs(long) * 2001 * 64 * 64 * 3 <= agents.EPISODE_BYTES
+    assert side_by_side_envs(DataSection(height=2048, width=2048, max_episode_steps=10**6)) == 1
+
+
+def test_how_many_play_at_once_changes_nothing(action_spec, tmp_path, monkeypatch, no_videos) -> None:
+    players = {"expert": NoisyExpertPolicy(action_spec, 0.5)}
+
+    def play(folder: str) -> dict[str, object]:
+        return evaluate_agents(players, DATA, tmp_path / folder, EvalSection(episodes=7), seed=0, taken=set()).data
+
+    wide = play("wide")
+    monkeypatch.setattr(agents, "EPISODE_BYTES", 2 * 81 * 32 * 32 * 3)
+    assert side_by_side_envs(DATA) == 2
+    assert play("narrow") == wide
+
+
+def test_nothing_is_left_when_play_stops(action_spec, tmp_path) -> None:
+    """Ctrl-C in the middle: no waiting clips stay behind."""
+
+    class Stopping(RandomPolicy):
+        waiting = 0
+
+        def act(self, frames, first, infos):
+            self.waiting = len(list(tmp_path.glob("*/*.npz")))
+            if self.waiting >= 3:
+                raise KeyboardInterrupt
+            return super().act(frames, first, infos)
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_agents({"a": Stopping(action_spec)}, DATA, tmp_path, EvalSection(episodes=8), seed=0, taken=set())
+    assert not list(tmp_path.iterdir())

@@ -14,7 +14,7 @@ from matplotlib.text import Text
 
 from ahriuwu_cli.evaluation import plots
 from ahriuwu_cli.evaluation.metrics import HorizonCurve
-from ahriuwu_cli.evaluation.plots import plot_horizon, plot_returns
+from ahriuwu_cli.evaluation.plots import agent_colours, plot_actions, plot_horizon, plot_returns
 from ahriuwu_cli.evaluation.statistics import Interval, mean_interval
 
 
@@ -32,13 +32,13 @@ def _curves(steps: int = 8) -> dict[str, HorizonCurve]:
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """The figures that are drawn, in order."""
     seen: list[Figure] = []
-    save = plots._save
+    save = plots.save_figure
 
     def keep(path: Path, figure: Figure) -> None:
         seen.append(figure)
         save(path, figure)
 
-    monkeypatch.setattr(plots, "_save", keep)
+    monkeypatch.setattr(plots, "save_figure", keep)
     return seen
 
 
@@ -50,8 +50,8 @@ def _texts(figure: Figure) -> list[Text]:
         texts.append(axes.title)
         for axis in (axes.xaxis, axes.yaxis):
             low, high = sorted(axis.get_view_interval())
-            ticks = zip(axis.get_majorticklocs(), axis.get_ticklabels(), strict=True)
-            texts += [axis.label, *(label for place, label in ticks if low <= place <= high)]
+            ticks = [tick for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+            texts += [axis.label, *(label for tick in ticks for label in (tick.label1, tick.label2))]
     return [text for text in texts if text.get_text().strip() and text.get_visible()]
 
 
@@ -130,6 +130,72 @@ def test_returns_plot_of_one_episode_has_no_interval(tmp_path: Path, figures: li
     assert len(axes.lines) == 1
     assert "90 % interval" in axes.get_xlabel()
     _assert_texts_are_inside_and_apart(figures[0])
+
+
+PLAYERS = ["random", "repeat-last", "dataset", "expert", "scratch", "bc", "imagination"]
+
+
+def test_returns_plot_of_all_players(tmp_path: Path, figures: list[Figure]) -> None:
+    returns = {name: np.random.default_rng(place).poisson(3 + place, 20) for place, name in enumerate(PLAYERS)}
+    plot_returns(
+        tmp_path / "a.png", returns, {name: mean_interval(values, 0.95, 0) for name, values in returns.items()}
+    )
+    axes = figures[0].axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == PLAYERS
+    colours = [tuple(dots.get_facecolor()[0][:3]) for dots in axes.collections]
+    assert len(set(colours)) == len(PLAYERS)
+    _assert_texts_are_inside_and_apart(figures[0])
+
+
+def test_a_player_keeps_its_colour() -> None:
+    every, few = agent_colours([*PLAYERS, "a", "b"]), agent_colours(["bc", "b"])
+    assert len(set(every.values())) == len(every)
+    assert few["bc"] == every["bc"]
+    assert few["b"] == every["a"]
+
+
+# ---------------------------------------------------------------- actions
+
+
+def _tally(*, labels: int = 3, named: str = "move") -> dict[str, object]:
+    shares = {f"choice {place}": place / (labels * (labels - 1) / 2) for place in range(labels)}
+    return {"steps": 9, "repeated": 0.25, "components": {named: {"type": "categorical", "shares": shares}}}
+
+
+def test_actions_plot_draws_a_panel_per_component(tmp_path: Path, figures: list[Figure]) -> None:
+    facts = _tally()
+    facts["components"] |= {
+        "keys": {"type": "binary", "on": [0.5, 0.125]},
+        "camera": {"type": "continuous", "edges": [-1, 0, 1], "histogram": [[0.25, 0.75]]},
+    }
+    plot_actions(tmp_path / "a.png", {"random": facts, "bc": facts})
+    move, keys, camera, before = figures[0].axes
+    assert [axes.get_title() for axes in figures[0].axes] == ["move", "keys on", "camera from", "as before"]
+    np.testing.assert_allclose(move.images[0].get_array(), [[0, 1 / 3, 2 / 3]] * 2)
+    np.testing.assert_allclose(keys.images[0].get_array(), [[0.5, 0.125]] * 2)
+    np.testing.assert_allclose(camera.images[0].get_array(), [[0.25, 0.75]] * 2)
+    assert [text.get_text() for text in before.texts] == ["25", "25"]
+    assert [text.get_text() for text in move.texts] == ["0", "33", "67"] * 2
+    _assert_texts_are_inside_and_apart(figures[0])
+
+
+@pytest.mark.parametrize("labels", [2, 18, 40])
+def test_actions_plot_of_few_and_many_choices(tmp_path: Path, figures: list[Figure], labels: int) -> None:
+    plot_actions(tmp_path / "a.png", {name: _tally(labels=labels, named="a_long_name") for name in PLAYERS})
+    assert len(figures[0].axes[0].texts) == (0 if labels == 40 else labels * len(PLAYERS))
+    _assert_texts_are_inside_and_apart(figures[0])
+
+
+def test_actions_plot_leaves_out_what_is_not_known(tmp_path: Path, figures: list[Figure]) -> None:
+    plot_actions(tmp_path / "a.png", {"bc": _tally() | {"repeated": None}})
+    assert len(figures[0].axes[-1].texts) == 0
+
+
+def test_actions_plot_refuses_what_it_cannot_draw(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        plot_actions(tmp_path / "a.png", {})
+    with pytest.raises(ValueError, match="expected the same"):
+        plot_actions(tmp_path / "a.png", {"a": _tally(), "b": _tally(named="other")})
 
 
 def test_returns_plot_refuses_what_it_cannot_draw(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from ahriuwu_cli.evaluation.returns import compare
-from ahriuwu_cli.evaluation.statistics import mean_interval, paired_test
+from ahriuwu_cli.evaluation.returns import compare, compared_pairs
+from ahriuwu_cli.evaluation.statistics import mean_interval, paired_test, ratio_of_means
 
 ORDER = ("random", "bc", "imagination")
 
@@ -108,3 +108,73 @@ def test_episodes_that_are_not_paired_are_refused() -> None:
         compare({"a": [1.0]}, ["a"], 0.95, 0, lengths={"a": [3, 4]})
     with pytest.raises(ValueError, match="not finite"):
         compare({"a": [1.0, np.nan]}, ["a"], 0.95, 0)
+
+
+# ---------------------------------------------------------------- ratios to the baseline
+
+
+def test_ratios_to_bc_are_those_of_pairs(returns) -> None:
+    report, data = compare(returns, ORDER, 0.95, 7)
+    assert list(data["ratios"]) == list(ORDER)
+    ratio, low, high = ratio_of_means(returns["imagination"], returns["bc"], 7, confidence=0.95)
+    assert data["ratios"]["imagination"] == {"ratio": ratio, "low": low, "high": high}
+    assert data["ratios"]["bc"] == {"ratio": 1.0, "low": 1.0, "high": 1.0}
+    assert report.columns[-1] == "times bc"
+    assert [row[-1] for row in report.rows][1:] == ["1.00", f"{ratio:.2f} ({low:.2f} to {high:.2f})"]
+    assert data["covered"] == {}  # no expert
+
+
+def test_a_baseline_without_return_has_no_ratios() -> None:
+    report, data = compare({"bc": [0, 0], "imagination": [1, 2]}, ["bc", "imagination"], 0.95, 0)
+    assert data["ratios"]["imagination"] == {"ratio": None, "low": None, "high": None}
+    assert [row[-1] for row in report.rows] == ["unknown", "unknown"]
+
+
+def test_without_bc_there_is_no_ratio() -> None:
+    report, data = compare({"random": [1, 2]}, ["random"], 0.95, 0)
+    assert data["ratios"] == data["covered"] == {}
+    assert "times bc" not in report.columns
+
+
+def test_share_of_the_way_to_the_expert_by_hand() -> None:
+    """bc has 2, the expert 6, imagination 5 in every episode: three quarters of the way."""
+    luck = np.arange(10)
+    levels = {"random": 0, "expert": 6, "bc": 2, "imagination": 5, "other": 2}
+    returns = {name: level + luck for name, level in levels.items()}
+    report, data = compare(returns, list(levels), 0.95, 0)
+    assert data["covered"] == {
+        "imagination": {"share": 0.75, "low": 0.75, "high": 0.75},
+        "other": {"share": 0.0, "low": 0.0, "high": 0.0},
+    }
+    assert "imagination covers 0.75 (0.75 to 0.75) of the way from bc to expert" in report.notes
+
+
+def test_an_expert_that_is_no_better_shows_no_way() -> None:
+    report, data = compare(
+        {"expert": [1, 2], "bc": [2, 3], "imagination": [3, 4]}, ["expert", "bc", "imagination"], 0.95, 0
+    )
+    assert data["covered"]["imagination"]["share"] is None
+    assert "imagination: no share of the way, since expert is not better than bc" in report.notes
+
+
+# ---------------------------------------------------------------- many agents
+
+
+def test_of_many_comparisons_the_telling_ones_are_written() -> None:
+    order = ["random", "repeat-last", "dataset", "scratch", "bc", "imagination"]
+    rng = np.random.default_rng(0)
+    report, data = compare({name: rng.poisson(3, 5) for name in order}, order, 0.95, 0)
+    assert len(data["comparisons"]) == 15
+    written = [note.partition(":")[0] for note in report.notes if " minus " in note]
+    assert written == [
+        "repeat-last minus random", "dataset minus repeat-last", "scratch minus dataset",
+        "bc minus random", "bc minus repeat-last", "bc minus dataset", "bc minus scratch", "imagination minus bc",
+    ]  # fmt: skip
+    assert "7 further comparisons are in the JSON data" in report.notes
+    assert any("not corrected for the 15" in note for note in report.notes)
+
+
+def test_compared_pairs_name_each_pair_once() -> None:
+    assert compared_pairs(["a"]) == []
+    assert compared_pairs(["a", "b", "c"]) == [("b", "a"), ("c", "b")]
+    assert compared_pairs(["bc", "a", "b"]) == [("a", "bc"), ("b", "bc"), ("b", "a")]

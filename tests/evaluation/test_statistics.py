@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from ahriuwu_cli.evaluation import statistics
-from ahriuwu_cli.evaluation.statistics import mean_interval, paired_test
+from ahriuwu_cli.evaluation.statistics import mean_interval, paired_test, ratio_of_means
 
 FEW_RESAMPLES = 999
 
@@ -65,8 +65,8 @@ def test_nearly_constant_values_have_a_finite_interval(values: list[float]) -> N
 
 def test_percentiles_step_in_where_bca_is_undefined() -> None:
     values = np.array([1.0] * 30 + [1.0 + 2.3e-16])
-    assert np.isnan(statistics._bootstrap(values, "BCa", 0.95, 0)).all()
-    assert mean_interval(values, 0.95, 0)[1:] == statistics._bootstrap(values, "percentile", 0.95, 0)
+    assert np.isnan(statistics._bootstrap((values,), np.mean, "BCa", 0.95, 0)).all()
+    assert mean_interval(values, 0.95, 0)[1:] == statistics._bootstrap((values,), np.mean, "percentile", 0.95, 0)
 
 
 def test_one_value_has_no_interval() -> None:
@@ -150,3 +150,70 @@ def test_values_that_cannot_be_paired_are_refused(a, b, message) -> None:
 def test_confidence_is_a_share(confidence: float) -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
         mean_interval([1.0, 2.0], confidence, 0)
+
+
+# ---------------------------------------------------------------- ratios
+
+
+def test_ratio_by_hand() -> None:
+    """(2 + 4 + 6) / 3 over (1 + 2 + 3) / 3; b is half of a in every pair, so every resample says 2."""
+    assert ratio_of_means([2, 4, 6], [1, 2, 3], 0) == pytest.approx((2.0, 2.0, 2.0))
+    ratio, low, high = ratio_of_means([4, 1, 1], [1, 2, 3], 0)  # resamples reach from 1 / 3 to 4
+    assert ratio == 1.0
+    assert 1 / 3 <= low < 1.0 < high <= 4.0
+
+
+def test_ratio_interval_is_over_pairs() -> None:
+    """What both share (luck of the seed) does not widen the interval, as it would if they were drawn apart."""
+    rng = np.random.default_rng(0)
+    luck = rng.exponential(10, 60)
+    a, b = 1.5 * luck + rng.normal(0, 0.1, 60), luck
+    _, low, high = ratio_of_means(a, b, 0)
+    _, apart_low, apart_high = ratio_of_means(rng.permutation(a), b, 0)
+    assert 1.45 < low < 1.5 < high < 1.55
+    assert apart_high - apart_low > 5 * (high - low)
+
+
+def test_ratio_interval_covers_the_truth(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statistics, "NUM_RESAMPLES", FEW_RESAMPLES)
+    rng, covered = np.random.default_rng(1), 0
+    for trial in range(200):
+        _, low, high = ratio_of_means(rng.poisson(6, 50), rng.poisson(4, 50), trial)
+        covered += low <= 1.5 <= high
+    assert 182 <= covered <= 198
+
+
+def test_ratio_to_what_is_not_positive_is_open() -> None:
+    assert np.isnan(ratio_of_means([1, 2], [0, 0], 0)).all()
+    assert np.isnan(ratio_of_means([1, 2], [-1, -2], 0)).all()
+    ratio, low, high = ratio_of_means([1, 2, 3], [0, 0, 4], 0)  # a resample may be zeros alone
+    assert ratio == 1.5
+    assert np.isnan([low, high]).all()
+    ratio, low, high = ratio_of_means([3], [2], 0)
+    assert ratio == 1.5
+    assert np.isnan([low, high]).all()
+
+
+PAIRS = st.lists(st.tuples(st.integers(0, 50), st.integers(1, 50)), min_size=1, max_size=12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(pairs=PAIRS, factor=st.sampled_from([0.5, 2.0, 4.0]), seed=st.integers(0, 9))
+def test_ratio_scales_with_its_numerator(pairs: list[tuple[int, int]], factor: float, seed: int) -> None:
+    a, b = np.array(pairs, dtype=np.float64).T
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(statistics, "NUM_RESAMPLES", 99)
+        one, scaled = ratio_of_means(a, b, seed), ratio_of_means(factor * a, b, seed)
+    np.testing.assert_allclose(scaled, factor * np.array(one), rtol=1e-9)
+    assert one.mean == pytest.approx(a.sum() / b.sum())
+    if np.isfinite(one.low):
+        assert (a / b).min() - 1e-9 <= one.low <= one.high <= (a / b).max() + 1e-9
+
+
+def test_ratio_refuses_what_is_no_pair() -> None:
+    with pytest.raises(ValueError, match="equal lengths"):
+        ratio_of_means([1, 2], [1], 0)
+    with pytest.raises(ValueError, match="not finite"):
+        ratio_of_means([1, float("nan")], [1, 1], 0)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        ratio_of_means([1, 2], [1, 1], 0, confidence=1.0)

@@ -80,6 +80,7 @@ class ExactWorld(nn.Module):
         self.latent = SimpleNamespace(num_tokens=1, dim_token=3)
         table = torch.tensor([[GAME[state, action] for action in (0, 1)] for state in (LEFT, RIGHT, END)])
         self.register_buffer("table", table, persistent=False)  # (3, 2, 3)
+        self.register_buffer("latent_mean", torch.zeros(3), persistent=False)
 
     def normalise(self, latents: Tensor) -> Tensor:
         return latents

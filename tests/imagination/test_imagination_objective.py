@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ahriuwu_cli.imagination.objective import lambda_returns, pmpo, reach_weights
+from ahriuwu_cli.imagination.objective import first_of, from_first, lambda_returns, pmpo, reach_weights
 
 # ---------------------------------------------------------------- returns
 
@@ -29,6 +29,33 @@ def test_an_end_cuts_what_comes_after_its_own_reward():
     assert returns([1, 7, 2], [1, 0, 1], [4, 2, 6], 0.5, 0.5) == [3.75, 7.0, 5.0]
     assert returns([1, 7, 2], [1, 1, 0], [4, 2, 6], 0.5, 1.0) == [1 + 0.5 * (7 + 0.5 * 2), 8.0, 2.0]
     assert returns([1.0], [0.5], [4.0], 0.5, 0.3) == [2.0]  # a probability counts as far as it goes
+
+
+def cut_returns(cut: list[bool]) -> list[float]:
+    rows = (torch.tensor([row], dtype=torch.float32) for row in ([1, 0, 2], [1, 1, 1], [4, 2, 6]))
+    return lambda_returns(*rows, 0.5, 0.5, torch.tensor([cut]))[0].tolist()
+
+
+def test_a_cut_bootstraps_with_the_last_state_inside():
+    """Pitfall 35: lambda is 0 before the first decision that is cut."""
+    assert cut_returns([False, False, False]) == [2.4375, 1.75, 5.0]
+    assert cut_returns([False, True, True])[0] == 1 + 0.5 * 4  # v_1 alone
+    assert cut_returns([False, False, True])[:2] == [1 + 0.5 * (0.5 * 4 + 0.5 * 1), 0.5 * 2]  # R_1 = 0 + 0.5 v_2
+
+
+def test_from_the_first_step_outside_on():
+    outside = torch.tensor([[False, True, False, False], [False] * 4, [True, False, True, False]])
+    assert from_first(outside).tolist() == [[False, True, True, True], [False] * 4, [True] * 4]
+
+
+def test_a_decision_that_leaves_the_data_is_a_bad_one_by_hand():
+    """Pitfall 35: in D- whatever its advantage; mean ln pi of D+ = {2}: -4, of D- = {1, leaving 0}: -1.5; KL 0.4."""
+    weight, leaving = torch.tensor([[0.0, 1.0, 1.0]]), torch.tensor([[1.0, 0.0, 0.0]])
+    loss, metrics = pmpo(LOG_PROB, torch.tensor([[9.0, -1.0, 1.0]]), KL, weight, 0.5, 0.3, leaving)
+    assert loss.item() == pytest.approx(0.5 * 4 + 0.5 * -1.5 + 0.3 * 0.4)
+    assert metrics["positive_share"] == 0.5
+    cut = torch.tensor([[False, True, True], [False] * 3, [True] * 3])
+    assert first_of(cut).tolist() == [[False, True, False], [False] * 3, [True, False, False]]
 
 
 def test_the_ends_of_lambda():
@@ -65,6 +92,22 @@ def test_lambda_returns_are_the_mixture_of_n_step_returns(steps, gamma, mixing):
         longest = horizon - t
         mixture = sum((1 - mixing) * mixing ** (n - 1) * n_step(t, n) for n in range(1, longest))
         assert found == pytest.approx(mixture + mixing ** (longest - 1) * n_step(t, longest), abs=1e-3)
+
+
+@given(
+    steps=st.lists(st.tuples(numbers, st.floats(0, 1), numbers), min_size=2, max_size=6),
+    first=st.integers(1, 5),
+    gamma=st.floats(0.1, 1),
+    mixing=st.floats(0, 1),
+)
+def test_a_cut_rollout_is_one_that_ends_there(steps, first, gamma, mixing):
+    """Returns before a cut are those of the rollout without anything from the cut on, whatever stands there."""
+    first = min(first, len(steps) - 1)
+    reward, alive, value = (torch.tensor([[step[i] for step in steps]]) for i in range(3))
+    cut = torch.arange(len(steps))[None] >= first
+    found = lambda_returns(reward, alive, value, gamma, mixing, cut)[:, :first]
+    short = lambda_returns(reward[:, :first], alive[:, :first], value[:, :first], gamma, mixing)
+    assert found[0].tolist() == pytest.approx(short[0].tolist(), abs=1e-4)
 
 
 def test_reach_by_hand():

@@ -108,7 +108,10 @@ LENGTHS = (1, 7, 12, 4, 9, 3, 6, 11, 5, 2)  # steps per episode
 
 
 def hand_made(index: int) -> Episode:
-    """An episode whose arrays differ at every step; every third action is unknown, some end in a terminal."""
+    """An episode whose arrays differ at every step; every third action is unknown, some end in a terminal.
+
+    Every third episode knows of no event.
+    """
     steps, rng = LENGTHS[index], np.random.default_rng(index)
     ended = np.arange(steps) == steps - 1
     return Episode(
@@ -122,6 +125,7 @@ def hand_made(index: int) -> Episode:
         task=("climb", "swim")[index % 2],
         seed=index,
         policy="hand",
+        events={"splash": (np.arange(steps) % 4 == index % 4).astype(np.float32)} if index % 3 else {},
     )
 
 

@@ -218,24 +218,25 @@ def test_rewarding_windows_hold_a_positive_reward(windows, places, length: int) 
     assert not (plain.reward > 0).any(dim=1).all()
     if length == 1:
         found = set(places("train", "draw", np.random.default_rng(0), 500, 1, rewarding=True))
-        assert found == set(source.rewarding_blocks())
+        assert found == {place for task in range(2) for place in source.rewarding_blocks(task)}
 
 
 def test_rewarding_blocks_by_hand(windows, truth) -> None:
     source = windows["train"]
-    expected = [
-        (index, frame)
-        for index, episode in enumerate(source.episodes)
-        for frame in range(episode.num_latents)
-        if truth[episode.id]["reward"][frame] > 0
-    ]
-    assert source.rewarding_blocks() == expected
-    assert expected
+    for task in range(2):
+        expected = [
+            (index, frame)
+            for index, episode in enumerate(source.episodes)
+            for frame in range(episode.num_latents)
+            if truth[episode.id]["reward"][frame] > 0 and truth[episode.id]["task"] == task
+        ]
+        assert source.rewarding_blocks(task) == expected
+        assert expected
 
 
 def test_without_rewards_any_window_is_drawn(windows, monkeypatch: pytest.MonkeyPatch) -> None:
     source = windows["train"]
-    monkeypatch.setattr(source, "_rewarding", [])
+    monkeypatch.setattr(source, "_rewarding", {0: [], 1: []})
     pair = [source.draw(np.random.default_rng(1), 20, 3, rewarding=flag) for flag in (True, False)]
     assert torch.equal(pair[0].latents, pair[1].latents)
 

@@ -15,7 +15,8 @@ from ahriuwu_cli.core.report import Report
 from ahriuwu_cli.dynamics.train import DynamicsStage
 from ahriuwu_cli.pipeline.ablation import Request, run_ablation
 from ahriuwu_cli.pipeline.ablation.plan import load_plan
-from ahriuwu_cli.pipeline.ablation.table import as_markdown, make_table
+from ahriuwu_cli.pipeline.ablation.table import make_table
+from ahriuwu_cli.pipeline.plans import as_markdown
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "ablation"
 

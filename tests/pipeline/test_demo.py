@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -57,6 +58,15 @@ def test_a_second_call_changes_nothing(run_dir, tree) -> None:
     before = tree(run_dir)
     assert go(run_dir) == []
     assert tree(run_dir) == before
+
+
+def test_further_players_do_not_call_for_another_evaluation(run_dir) -> None:
+    results = run_dir / "evaluation" / "agent" / "agents.json"
+    facts = json.loads(results.read_text())
+    results.write_text(json.dumps(facts | {"fingerprints": {**facts["fingerprints"], "scratch": "0" * 16}}))
+    assert go(run_dir) == []
+    results.write_text(json.dumps(facts | {"fingerprints": {**facts["fingerprints"], "bc": "0" * 16}}))
+    assert go(run_dir) == ["Return per episode in the real environment"]
 
 
 def test_another_seed_is_refused(run_dir, tree) -> None:

@@ -116,17 +116,19 @@ def test_rollout_files(road) -> None:
 def test_agent_files(road) -> None:
     folder, said = road.folder / "evaluation" / "agent", road.said["eval agent"].data
     assert json.loads((folder / "agents.json").read_text()) == said
-    assert list(said["agents"]) == ["random", "dataset", "bc", "imagination"]
+    assert list(said["agents"]) == ["random", "repeat-last", "dataset", "bc", "imagination"]
     for name, agent in said["agents"].items():
         assert len(agent["returns"]) == len(agent["lengths"]) == EPISODES
         assert Image.open(folder / f"{name}.gif").n_frames > 1
-    assert len(said["comparisons"]) == 6
+        assert all((folder / f"{name}-{which}.mp4").stat().st_size > 0 for which in ("best", "worst"))
+        assert said["actions"][name]["steps"] == sum(agent["lengths"])
+    assert len(said["comparisons"]) == 10
     assert all(0 <= entry["p_value"] <= 1 and entry["n"] == EPISODES for entry in said["comparisons"])
     assert said["fingerprints"] == {
         name: read_header(place(road.folder, kind), kind).fingerprint
         for name, kind in {"bc": "agent", "imagination": "imagination"}.items()
     }
-    assert min(Image.open(folder / "returns.png").size) > 100
+    assert all(min(Image.open(folder / name).size) > 100 for name in ("returns.png", "actions.png"))
 
 
 def test_rollout_of_an_agents_world_has_a_folder_of_its_own(ahriuwu, run_dir, tree) -> None:
@@ -265,7 +267,7 @@ def test_checkpoints_of_one_name_stay_apart(ahriuwu, run_dir, road) -> None:
 def test_only_agents_that_are_there_play_by_default(ahriuwu, run_dir) -> None:
     place(run_dir, "imagination").unlink()
     outcome = ahriuwu("eval", "agent", "-c", run_dir / "run.toml", "--episodes", "2", "--json")
-    assert list(outcome.data["agents"]) == ["random", "dataset", "bc"]
+    assert list(outcome.data["agents"]) == ["random", "repeat-last", "dataset", "bc"]
     assert outcome.data["episodes"] == 2
 
 

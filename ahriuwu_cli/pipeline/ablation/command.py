@@ -11,8 +11,9 @@ from ahriuwu_cli.core.errors import InputError, TrainingInterrupted
 from ahriuwu_cli.core.files import write_json, write_text
 from ahriuwu_cli.core.report import Report
 from ahriuwu_cli.pipeline.ablation.plan import Item, Plan, load_plan
-from ahriuwu_cli.pipeline.ablation.table import as_markdown, make_table
-from ahriuwu_cli.pipeline.ablation.work import prepare, read_result, work_on
+from ahriuwu_cli.pipeline.ablation.table import make_table
+from ahriuwu_cli.pipeline.ablation.work import read_result, work_on
+from ahriuwu_cli.pipeline.plans import as_markdown, prepare_data
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def run_ablation(request: Request) -> Report:
     chosen = _choose(plan, request)
     try:
         if not request.table_only:
-            prepare(plan.base)
+            prepare_data(plan.base)
         if not (request.table_only or request.base_only):
             for item in chosen:
                 work_on(item, plan.base.config.run.seed)

@@ -14,6 +14,7 @@ from ahriuwu_cli.core.config import Section, apply_overrides, read_toml, split_o
 from ahriuwu_cli.core.errors import ConfigError
 from ahriuwu_cli.core.toml import value_text
 from ahriuwu_cli.pipeline.config import Run, RunConfig
+from ahriuwu_cli.pipeline.plans import plan_section, require_distinct
 
 EXAMPLE = "examples/ablation/bricks/ablation.toml"
 CHANGEABLE = "dynamics."
@@ -120,12 +121,15 @@ def load_plan(path: Path, folder: Path | None, overrides: Sequence[str]) -> Plan
     """
     data = read_toml(path)
     entries = data.pop("variant", [])
-    settings = _section(Settings, data, str(path))
+    settings = plan_section(Settings, data, str(path), EXAMPLE)
     if not isinstance(entries, list) or not entries:
         raise ConfigError(f"{path} has no [[variant]]; expected one at least", hint=f"see {EXAMPLE}")
-    variants = [_section(Variant, entry, f"{path}, variant {n}") for n, entry in enumerate(entries, start=1)]
-    _require_distinct(path, "variant names", [variant.slug for variant in variants])
-    _require_distinct(path, "seeds", settings.seeds)
+    variants = [
+        plan_section(Variant, entry, f"{path}, variant {n}", EXAMPLE) for n, entry in enumerate(entries, start=1)
+    ]
+    hint = "variants differ in letters or digits of their names, since these name their folders"
+    require_distinct(path, "variant names", [variant.slug for variant in variants], hint)
+    require_distinct(path, "seeds", settings.seeds, "name each seed once")
 
     config = path.parent / settings.run
     shared = apply_overrides(read_toml(config), overrides)
@@ -156,19 +160,3 @@ def _item(path: Path, base: Run, shared: dict[str, Any], variant: Variant, seed:
             )
     place = base.folder / "ablation" / variant.slug / f"seed{seed}"
     return Item(variant, seed, steps, VariantRun(config, base.folder, base.store, place))
-
-
-def _section(kind: Any, data: Any, source: str) -> Any:
-    """`validate`, with a hint that fits this file."""
-    try:
-        return validate(kind, data, source)
-    except ConfigError as error:
-        raise ConfigError(error.message, hint=f"see {EXAMPLE}") from error
-
-
-def _require_distinct(path: Path, what: str, values: Sequence[Any]) -> None:
-    if not values or "" in values or len(set(values)) != len(values):
-        raise ConfigError(
-            f"{path}: {what} are {', '.join(map(str, values)) or 'none'}; expected distinct ones",
-            hint="variants differ in letters or digits of their names, since these name their folders",
-        )

@@ -66,18 +66,6 @@ def make_table(plan: Plan, results: Results) -> Report:
     return Report(f"ablation {plan.base.config.run.name}", COLUMNS, rows, data, notes)
 
 
-def as_markdown(report: Report, command: str) -> str:
-    """The report as a Markdown page."""
-    lines = [f"# {report.title}", "", f"Made by `{command}`.", ""]
-    lines += [_line(report.columns), _line(["---"] * len(report.columns)), *map(_line, report.rows), ""]
-    lines += [f"- {note}" for note in report.notes]
-    return "\n".join(lines) + "\n"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
-
-
 # ---------------------------------------------------------------- rows
 
 

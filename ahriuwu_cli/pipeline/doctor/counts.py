@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ahriuwu_cli.core.artifact import Header, Kind
+from ahriuwu_cli.core.artifact import MADE_BY, Header, Kind, has_grown
 from ahriuwu_cli.core.specs import LatentSpec
 from ahriuwu_cli.episodes.alignment import num_latents
 from ahriuwu_cli.latents.windows import latent_count
@@ -29,11 +29,18 @@ def examine_counts(area: Area, header: Header, headers: Mapping[Kind, Header]) -
     faults: list[str] = []
     parents: list[Kind] = ["episodes", "latents"] if header.kind == "packed" else ["episodes"]
     present = [parent for parent in parents if parent in headers]
+    added = 0
     for parent in present:
-        faults += count_faults(mine, frame_counts(headers[parent]), parent)
+        theirs = frame_counts(headers[parent])
+        if has_grown(header, headers[parent]):  # what was appended comes last
+            added = max(added, len(theirs) - len(mine))
+            theirs = dict(list(theirs.items())[: len(mine)])
+        faults += count_faults(mine, theirs, parent)
     faults += _latent_faults(header)
-    if present:
-        fine = f"{sum(mine.values()):,} frames of {counted(len(mine), 'episode')}, as in {' and '.join(present)}"
+    fine = f"{sum(mine.values()):,} frames of {counted(len(mine), 'episode')}, as in {' and '.join(present)}"
+    if added and not faults:
+        area.note("counts", f"{fine} before {counted(added, 'episode')} more came; `{MADE_BY[header.kind]}` adds them")
+    elif present:
         area.judge("counts", faults, fine)
 
 
@@ -80,7 +87,7 @@ def examine_split(area: Area, header: Header, headers: Mapping[Kind, Header]) ->
     if twice := sorted(id_ for split in SPLITS for id_, count in Counter(ids[split]).items() if count > 1):
         faults.append(f"listed twice in one split: {first_few(twice)}")
     if "episodes" in headers and header.kind != "episodes":
-        faults += _moved(ids["heldout"], split_ids(headers["episodes"])["heldout"])
+        faults += _moved(ids["heldout"], _heldout_then(header, headers["episodes"], len(ids["heldout"])))
     hint = "divide the episodes anew with `ahriuwu data split`, then make what follows again"
     fine = f"{len(ids['train'])} train, {len(ids['heldout'])} heldout"
     area.judge("split", faults, fine, hint if header.kind == "episodes" else "")
@@ -90,12 +97,18 @@ def examine_tokenizer_split(area: Area, header: Header, headers: Mapping[Kind, H
     """Pitfall 7: the tokenizer never saw what is held out now."""
     if "episodes" not in headers or "heldout" not in header.info:
         return
-    heldout = split_ids(headers["episodes"])["heldout"]
+    mine: Sequence[str] = header.info["heldout"]
+    heldout = _heldout_then(header, headers["episodes"], len(mine))
+    later = " then" if has_grown(header, headers["episodes"]) else " now"
     area.judge(
-        "split",
-        _moved(header.info["heldout"], heldout),
-        f"trained without the {counted(len(heldout), 'episode')} held out now",
+        "split", _moved(mine, heldout), f"trained without the {counted(len(heldout), 'episode')} held out{later}"
     )
+
+
+def _heldout_then(header: Header, episodes: Header, count: int) -> list[str]:
+    """Ids held out when the artifact was made: all of them, or the first `count` of a store that has grown since."""
+    heldout = split_ids(episodes)["heldout"]
+    return heldout[:count] if has_grown(header, episodes) else heldout
 
 
 def _moved(mine: Sequence[str], episodes: Sequence[str]) -> list[str]:

@@ -5,7 +5,7 @@ Shapes: K latents (one for every `stride` frames), N latent tokens, C channels p
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,6 +13,8 @@ import numpy as np
 
 from ahriuwu_cli.core.artifact import Header, check_fingerprint, hash_file, read_arrays
 from ahriuwu_cli.core.specs import ActionSpec, LatentSpec
+from ahriuwu_cli.episodes.events import event_array
+from ahriuwu_cli.latents.build import measured_episodes
 from ahriuwu_cli.latents.windows import BLOCK_ARRAYS, LatentWindows, Split, latent_count
 from ahriuwu_cli.pipeline.doctor.findings import Area, Fault, counted, fault_of
 
@@ -76,8 +78,8 @@ def examine_latents(area: Area, path: Path, header: Header) -> None:
     _genuine(area, path, header)
     with area.guard("files"):
         spec = LatentSpec.model_validate(header.specs["latent"])
-        faults, train = [], Spread()
-        for entry in header.info["episodes"]:
+        faults, train, first = [], Spread(), Spread()
+        for index, entry in enumerate(header.info["episodes"]):
             try:
                 latents = _episode_latents(path, entry, spec)
             except Exception as error:  # one damaged file must not hide the state of the others
@@ -85,12 +87,14 @@ def examine_latents(area: Area, path: Path, header: Header) -> None:
                 continue
             if entry["split"] == "train":
                 train.add(latents)
+                if index < measured_episodes(header):
+                    first.add(latents)
         number = counted(len(header.info["episodes"]), "episode")
         area.judge("files", faults, f"{number}; sha256, shapes and counts as listed, all values finite")
         if train.count:
             _judge_spread(area, train)
-        if train.count and not faults:
-            _judge_statistics(area, train, spec)
+        if first.count and not faults:
+            _judge_statistics(area, first, spec)
 
 
 def _episode_latents(folder: Path, entry: Mapping[str, Any], spec: LatentSpec) -> np.ndarray:
@@ -121,7 +125,10 @@ def _judge_spread(area: Area, train: Spread) -> None:
 
 
 def _judge_statistics(area: Area, train: Spread, spec: LatentSpec) -> None:
-    """The recorded mean and spread, by which the dynamics normalise, are those of the training split."""
+    """The recorded mean and spread, by which the dynamics normalise, are those of the training split.
+
+    Of latents that have grown, those of the training split of the first build.
+    """
     mean, std = train.channels()
     faults = []
     for name, found, recorded in (("mean", mean, spec.mean), ("std", std.clip(MIN_SPREAD), spec.std)):
@@ -147,7 +154,7 @@ def examine_packed(area: Area, path: Path, header: Header) -> None:
         action = ActionSpec.model_validate(header.specs["action"])
         for number, shard in enumerate(header.info["shards"]):
             try:
-                _check_shard(path / shard["file"], shard, latent, action)
+                _check_shard(path / shard["file"], shard, latent, action, header.info.get("events", ()))
             except Exception as error:  # one damaged file must not hide the state of the others
                 faults.append(fault_of(shard["file"], error))
             faults += _place_faults(number, shard, header)
@@ -159,13 +166,16 @@ def examine_packed(area: Area, path: Path, header: Header) -> None:
             area.ok("windows", ", ".join(f"{count:,} {split} latents" for split, count in lengths.items()))
 
 
-def _check_shard(path: Path, shard: Mapping[str, Any], latent: LatentSpec, action: ActionSpec) -> None:
+def _check_shard(
+    path: Path, shard: Mapping[str, Any], latent: LatentSpec, action: ActionSpec, events: Sequence[str]
+) -> None:
     arrays = _read_listed(path, shard)
     rows = latent_count(shard)
     shapes = dict.fromkeys(BLOCK_ARRAYS, (rows,)) | {
         "latents": (rows, latent.num_tokens, latent.dim_token),
         "action": (rows, action.dim),
     }
+    shapes |= {event_array(name): (rows,) for name in events}
     if arrays.keys() != shapes.keys():
         raise Fault(f"has arrays {', '.join(sorted(arrays))}; expected {', '.join(sorted(shapes))}")
     for name, array in arrays.items():

@@ -13,9 +13,11 @@ from ahriuwu_cli.core.errors import InputError
 from ahriuwu_cli.core.report import Report
 from ahriuwu_cli.core.training.files import RunFiles
 from ahriuwu_cli.pipeline.config import CONFIG_NAME, Run, RunConfig, preset_run
+from ahriuwu_cli.pipeline.doctor.baseline import examine_scratch
 from ahriuwu_cli.pipeline.doctor.counts import examine_counts, examine_split, examine_tokenizer_split
 from ahriuwu_cli.pipeline.doctor.encodings import examine_latents, examine_packed
 from ahriuwu_cli.pipeline.doctor.findings import Area, Finding, to_report
+from ahriuwu_cli.pipeline.doctor.imagined import examine_imagined
 from ahriuwu_cli.pipeline.doctor.machine import examine_machine
 from ahriuwu_cli.pipeline.doctor.metrics import examine_metrics
 from ahriuwu_cli.pipeline.doctor.recordings import examine_episodes
@@ -84,6 +86,9 @@ def _examine_run(folder: Path, status: Status) -> Iterator[Area]:
         if kind in WEIGHTS:
             examine_state(area, RunFiles(place(run, kind).parent, kind), headers.get(kind))
         yield area
+    scratch = examine_scratch(run, headers, config)
+    if scratch is not None:
+        yield scratch
     results = Area("evaluation", "evaluate again with `ahriuwu eval`")
     examine_results(results, run.evaluation, headers)
     yield results
@@ -99,8 +104,12 @@ def _examine_artifact(
     if kind in WEIGHTS and not is_frozen(header):
         with area.guard("metrics"):
             examine_metrics(area, RunFiles(path.parent, kind).metrics, header)
+    if kind == "imagination":
+        with area.guard("outside"):
+            examine_imagined(area, RunFiles(path.parent, kind).metrics)
     if kind == "imagination" and "agent" in headers and header.parents.get("agent") == headers["agent"].fingerprint:
-        examine_frozen(area, path, place(run, "agent"))
+        finetuned = header.config["imagine"].get("transformer") == "finetuned"
+        examine_frozen(area, path, place(run, "agent"), finetuned=finetuned)
     if kind in ("latents", "packed"):
         with area.guard("counts"):
             examine_counts(area, header, headers)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ahriuwu_cli.core.artifact import MADE_BY
 from ahriuwu_cli.episodes.episode import Episode
-from ahriuwu_cli.episodes.store import EpisodeRecord, EpisodeStore
+from ahriuwu_cli.episodes.manifest import EpisodeRecord
+from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.pipeline.config import RunConfig
 from ahriuwu_cli.pipeline.doctor.findings import Area, Fault, counted, fault_of, first_few
 

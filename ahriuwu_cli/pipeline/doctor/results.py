@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from ahriuwu_cli.core.artifact import Header, Kind
+from ahriuwu_cli.core.artifact import Header, Kind, read_header
 from ahriuwu_cli.pipeline.doctor.counts import split_ids
 from ahriuwu_cli.pipeline.doctor.findings import Area, counted, first_few
 
@@ -16,6 +16,12 @@ ROLLOUTS: dict[str, Kind] = {"rollout": "dynamics", "rollout-agent": "agent", "r
 
 PLAYERS: dict[str, Kind] = {"bc": "agent", "imagination": "imagination"}
 """Which artifact is behind a name in agents.json."""
+SCRATCH = Path("scratch") / "agent.safetensors"
+"""The baseline's weights, below the run's folder; they are no step of the road."""
+FROZEN_SHARE = 0.99
+"""A learned agent that repeats its action at more of its steps than this is called frozen."""
+LEVEL = 0.05
+"""The p-value from which on a difference between agents may be luck."""
 
 
 def examine_results(area: Area, folder: Path, headers: Mapping[Kind, Header]) -> None:
@@ -69,15 +75,45 @@ def _examine_agents(area: Area, path: Path, headers: Mapping[Kind, Header]) -> N
     means = ", ".join(f"{name} {agent['mean']:.2f}" for name, agent in agents.items())
     text = f"mean returns of {counted(facts['episodes'], 'episode')}: {means}"
     played: dict[str, str] = facts.get("fingerprints", {})
+    here = {name: headers[kind].fingerprint for name, kind in PLAYERS.items() if kind in headers}
+    scratch = path.parent.parent.parent / SCRATCH
+    if scratch.exists():
+        here["scratch"] = read_header(scratch, "agent").fingerprint
     stale = [
-        f"{name} {played[name]}, but here is {headers[kind].fingerprint}"
-        for name, kind in PLAYERS.items()
-        if name in played and kind in headers and headers[kind].fingerprint != played[name]
+        f"{name} {played[name]}, but here is {fingerprint}"
+        for name, fingerprint in here.items()
+        if played.get(name, fingerprint) != fingerprint
     ]
     if stale and not faults:
         area.note("agents", f"{text}; of {', '.join(stale)}: stale")
     else:
         area.judge("agents", faults, text, "run `ahriuwu eval agent` again")
+    _examine_actions(area, {name: entry for name, entry in facts.get("actions", {}).items() if name in played})
+    for entry in facts["comparisons"]:
+        if (entry["agent"], entry["baseline"]) == ("imagination", "bc"):
+            _examine_gain(area, entry)
+
+
+def _examine_actions(area: Area, actions: Mapping[str, Mapping[str, Any]]) -> None:
+    """Pitfalls 16 and 17: learned agents that do nothing but repeat their action."""
+    shares = {name: entry["repeated"] for name, entry in actions.items() if entry["repeated"] is not None}
+    if not shares:
+        return
+    text = ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items())
+    frozen = [name for name, share in shares.items() if share > FROZEN_SHARE]
+    if frozen:
+        area.note("actions", f"steps that repeat the action before: {text}; {', '.join(frozen)} may be frozen")
+    else:
+        area.ok("actions", f"steps that repeat the action before: {text}")
+
+
+def _examine_gain(area: Area, entry: Mapping[str, Any]) -> None:
+    """Pitfall 35: imagination training that did not help, or not surely."""
+    text = f"imagination minus bc: {entry['difference']:+.2f}, p = {entry['p_value']:.2g}"
+    if entry["difference"] > 0 and entry["p_value"] < LEVEL:
+        area.ok("gain", text)
+    else:
+        area.note("gain", f"{text}: not shown to be better")
 
 
 def _all_finite(values: Sequence[float]) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast, get_args
 
-from ahriuwu_cli.core.artifact import MADE_BY, Header, Kind, canonical, read_header, require_parent
+from ahriuwu_cli.core.artifact import MADE_BY, Header, Kind, canonical, has_grown, read_header, require_parent
 from ahriuwu_cli.core.errors import AhriuwuError
 from ahriuwu_cli.core.specs import ActionSpec, LatentSpec
 from ahriuwu_cli.core.training.files import RunFiles
@@ -70,10 +70,20 @@ def _were(names: Sequence[str]) -> str:
 # ---------------------------------------------------------------- the chain
 
 
-def examine_chain(area: Area, run: Run, header: Header, headers: Mapping[Kind, Header]) -> None:
-    """Compare the fingerprints an artifact was made from with those of the artifacts that are here."""
-    path, faults, hints, seen, absent = place(run, header.kind), [], [], [], []
-    for parent in PARENTS[header.kind]:
+def examine_chain(
+    area: Area, run: Run, header: Header, headers: Mapping[Kind, Header], parents: Sequence[Kind] | None = None
+) -> None:
+    """Compare the fingerprints an artifact was made from with those of the artifacts that are here, or were before.
+
+    Args:
+        area: where findings go.
+        run: where the artifacts lie.
+        header: of the artifact.
+        headers: of those that are here.
+        parents: the kinds it must be made from; those of its kind unless given.
+    """
+    path, faults, hints, seen, absent, grown = place(run, header.kind), [], [], [], [], []
+    for parent in PARENTS[header.kind] if parents is None else parents:
         named = header.parents.get(parent)
         if named is None:
             faults.append(f"{path} does not name the {parent} it was made from")
@@ -82,6 +92,8 @@ def examine_chain(area: Area, run: Run, header: Header, headers: Mapping[Kind, H
         else:
             try:
                 require_parent(path, header, place(run, parent), headers[parent])
+                if has_grown(header, headers[parent]):
+                    grown.append(f"{parent} {named}, here as it has grown to {headers[parent].fingerprint}")
                 seen.append(f"{parent} {named}")
             except AhriuwuError as error:
                 faults.append(error.message)
@@ -90,6 +102,8 @@ def examine_chain(area: Area, run: Run, header: Header, headers: Mapping[Kind, H
         area.problem("made from", "; ".join(faults), hints[0] if hints else "")
     elif absent:
         area.note("made from", f"cannot be compared, not readable here: {', '.join(absent)}")
+    elif grown:
+        area.note("made from", f"made from an earlier part of it: {'; '.join(grown)}")
     else:
         area.ok("made from", ", ".join(seen))
 

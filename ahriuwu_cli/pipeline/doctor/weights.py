@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ahriuwu_cli.agent.checkpoint import load_agent
+from ahriuwu_cli.agent.checkpoint import is_from_scratch, load_agent
 from ahriuwu_cli.core.artifact import (
     MADE_BY,
     Header,
@@ -118,14 +118,18 @@ def _judge_training(area: Area, header: Header) -> None:
         area.ok("training", f"finished, {counted(steps, 'step')}")
     else:
         wanted = train_config(header).get("steps")
-        area.note("training", f"stopped at step {steps} of {wanted}; go on with `{MADE_BY[header.kind]} --resume`")
+        command = f"{MADE_BY[header.kind]}{' --from-scratch' * is_from_scratch(header)}"
+        area.note("training", f"stopped at step {steps} of {wanted}; go on with `{command} --resume`")
 
 
 # ---------------------------------------------------------------- between agent and imagination
 
 
-def examine_frozen(area: Area, path: Path, agent_path: Path) -> None:
-    """Pitfall 3: imagination moves the policy and nothing else of the agent, and keeps the old policy as its prior."""
+def examine_frozen(area: Area, path: Path, agent_path: Path, *, finetuned: bool = False) -> None:
+    """Pitfall 3: imagination moves the policy and nothing else of the agent, and keeps the old policy as its prior.
+
+    With a finetuned transformer it moves all of the agent, and the prior too.
+    """
     with area.guard("frozen"):
         mine = read_tensors(path)
         try:
@@ -134,16 +138,23 @@ def examine_frozen(area: Area, path: Path, agent_path: Path) -> None:
             area.note("frozen", f"cannot be compared: {agent_path} is damaged")
             return
         policy = {name for name in agent if name.startswith("policy.")}
+        if finetuned:
+            pairs = {f"agent.{name}": name for name in agent} | {_prior(name): name for name in policy}
+            still = [own for own, name in sorted(pairs.items()) if _equal(mine, own, agent[name])]
+            faults = [f"trained, but still as in the agent: {first_few(still)}"] if still else []
+            area.judge("frozen", faults, "nothing but the slow value: the transformer, all heads and prior have moved")
+            return
         moved = [name for name in sorted(agent.keys() - policy) if not _equal(mine, f"agent.{name}", agent[name])]
-        moved += [
-            name.replace("policy.", "prior.", 1)
-            for name in sorted(policy)
-            if not _equal(mine, name.replace("policy.", "prior.", 1), agent[name])
-        ]
+        moved += [_prior(name) for name in sorted(policy) if not _equal(mine, _prior(name), agent[name])]
         stuck = [f"agent.{name}" for name in sorted(policy) if _equal(mine, f"agent.{name}", agent[name])]
         faults = [f"frozen, but not as in the agent: {first_few(moved)}"] if moved else []
         faults += [f"trained, but still as in the agent: {first_few(stuck)}"] if stuck else []
         area.judge("frozen", faults, "world, reward and prior are the agent's, the policy has moved")
+
+
+def _prior(name: str) -> str:
+    """The prior's name of a tensor of the policy."""
+    return name.replace("policy.", "prior.", 1)
 
 
 def _equal(tensors: Mapping[str, Tensor], name: str, wanted: Tensor) -> bool:

@@ -1,0 +1,128 @@
+"""`agent finetune --from-scratch`: behaviour cloning without a world model, the baseline of [D4] Fig. 4.
+
+Shapes: B windows, T frames per window, L mtp_length.
+
+The network is the agent's, freshly initialised; all it learns from is the policy term of [D4] Eq. 9. What only
+reads a world model (latents, reward, continue) stays as it was initialised.
+
+Decision: every window of a batch holds a reward and carries behaviour cloning. The finetuned agent clones a share of
+its batch, so in equally many steps this baseline sees more actions than the agent it is compared with.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ahriuwu_cli.agent.checkpoint import agent_config
+from ahriuwu_cli.agent.config import AgentSection
+from ahriuwu_cli.agent.model import AgentModel
+from ahriuwu_cli.agent.objective import cloning_loss
+from ahriuwu_cli.agent.train import check_agent_memory, draw_relevant
+from ahriuwu_cli.core.artifact import Kind
+from ahriuwu_cli.core.device import Runtime
+from ahriuwu_cli.core.training.loop import TrainResult, train
+from ahriuwu_cli.core.training.stage import ArtifactFields, StageState
+from ahriuwu_cli.dynamics.config import DynamicsSection
+from ahriuwu_cli.dynamics.model import Prediction
+from ahriuwu_cli.dynamics.shortcut_forcing import corrupt, snap
+from ahriuwu_cli.dynamics.train import window_specs
+from ahriuwu_cli.latents.windows import LatentBatch, LatentWindows
+
+TRAINED = ("world.", "policy.")
+UNREAD = ("world.read_latent.",)
+"""Below `TRAINED`, but only a world model reads it."""
+
+
+class ScratchStage:
+    """Cloning of one agent from freshly initialised weights."""
+
+    kind: Kind = "agent"
+
+    def __init__(
+        self, section: AgentSection, dynamics: DynamicsSection, windows: LatentWindows, runtime: Runtime, seed: int
+    ) -> None:
+        self._section, self._dynamics, self._windows, self._runtime = section, dynamics, windows, runtime
+        self.specs = window_specs(windows)
+        self.module = AgentModel(dynamics.model, section.heads, self.specs).to(runtime.device)
+        self._tau_context = snap(dynamics.sampler.tau_context, dynamics.model.k_max)
+        self._rng = np.random.default_rng(seed)
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The policy head, and all of the transformer that an agent token reads."""
+        return {
+            name: parameter
+            for name, parameter in self.module.named_parameters()
+            if name.startswith(TRAINED) and not name.startswith(UNREAD)
+        }
+
+    def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """Behaviour cloning on one batch of relevant windows."""
+        del step
+        batch = draw_relevant(self._section, self._windows, self._rng, self._section.train.batch_size)
+        loss, metrics = scratch_loss(self.module, batch.to(self._runtime.device), self._tau_context)
+        return loss, dict(metrics)
+
+    def describe(self) -> ArtifactFields:
+        """The agent's section, sizes and sampler; parents up to the packed latents, no dynamics among them."""
+        header = self._windows.header
+        sizes = {"model": self._dynamics.model.model_dump(), "sampler": self._dynamics.sampler.model_dump()}
+        return ArtifactFields(
+            config=agent_config(self._section.model_dump(), sizes),
+            specs=self.specs.dump(),
+            parents=header.parents | {"packed": header.fingerprint},
+            info={"from_scratch": True, "heads": ["policy"]},
+        )
+
+    def state(self) -> StageState:
+        """Loader position."""
+        return StageState({}, {"rng": self._rng.bit_generator.state})
+
+    def load_state(self, state: StageState) -> None:
+        """Restore `state`."""
+        self._rng.bit_generator.state = state.values["rng"]
+
+
+def scratch_loss(model: AgentModel, batch: LatentBatch, tau_context: float) -> tuple[Tensor, dict[str, Tensor]]:
+    """-ln p(a_{t+n} | h_t) on windows shown at `tau_context` with d_min, as the finetuned agent's relevant ones are."""
+    world = model.world
+    z1 = world.normalise(batch.latents)  # (B, T, N, C)
+    tau = torch.full(batch.valid.shape, tau_context, device=z1.device)
+    d = torch.full_like(tau, 1 / world.config.k_max)
+    length = tau.shape[1]
+    action, known = batch.action[:, :length], batch.action_valid[:, :length]
+    out: Prediction = world(corrupt(z1, torch.randn_like(z1), tau), tau, d, action, known, task=batch.task)
+    assert out.agent is not None
+    return cloning_loss(model.choices, model.policy(out.agent), batch.action, batch.action_valid, batch.valid)
+
+
+def train_scratch(
+    section: AgentSection,
+    dynamics: DynamicsSection,
+    packed: Path,
+    folder: Path,
+    runtime: Runtime,
+    *,
+    seed: int,
+    **options: Any,
+) -> TrainResult:
+    """Clone an agent from scratch on the training split of `packed`.
+
+    Args:
+        section: the `[agent]` section; its `relevant_fraction` has no say.
+        dynamics: the `[dynamics]` section, of which sizes and sampler count.
+        packed: packed latents.
+        folder: where the artifact, its state and the metrics go.
+        runtime: device and precision.
+        seed: seed of weights and windows.
+        options: `resume` and `overwrite` of the loop.
+    """
+    windows = LatentWindows(packed, "train", section.tasks)
+    check_agent_memory(section, dynamics.model, window_specs(windows), runtime)
+    torch.manual_seed(seed)
+    stage = ScratchStage(section, dynamics, windows, runtime, seed)
+    return train(stage, section.train, runtime, folder, seed=seed, **options)

@@ -1,0 +1,54 @@
+"""The `info` part of an episode store's manifest: the environment, the split, and every episode's record."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+
+from ahriuwu_cli.core.config import Section
+
+Split = Literal["train", "heldout"]
+
+
+class _WithEvents(Section):
+    """Leaves an empty `events` out of the manifest, so that a store has one fingerprint with or without the key."""
+
+    @model_serializer(mode="wrap")
+    def _without_empty_events(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = dump(self)
+        return found if found.get("events") else {name: value for name, value in found.items() if name != "events"}
+
+
+class EpisodeRecord(_WithEvents):
+    """What the manifest says of one episode; `events` has the sum of each of its events."""
+
+    id: str
+    file: str
+    num_steps: int
+    total_reward: float
+    task: str
+    split: Split
+    policy: str
+    seed: int
+    sha256: str
+    events: dict[str, float] = Field(default_factory=dict)
+
+
+class SplitRule(Section):
+    """How episodes are held out."""
+
+    fraction: float = Field(default=0.1, gt=0, lt=1)
+    seed: int = Field(default=0, ge=0)
+
+
+class StoreInfo(_WithEvents):
+    """The `info` part of a store's manifest; `grown_from` as in core/artifact.py."""
+
+    env: str
+    env_options: dict[str, Any]
+    tasks: list[str] = Field(default_factory=list)
+    events: list[str] = Field(default_factory=list)
+    split: SplitRule = Field(default_factory=SplitRule)
+    episodes: list[EpisodeRecord] = Field(default_factory=list)
+    grown_from: list[str] = Field(default_factory=list)

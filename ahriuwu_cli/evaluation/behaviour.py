@@ -1,0 +1,135 @@
+"""What an agent does in the game: the share of each action, and of steps that repeat the action before.
+
+Shapes: T steps, A = ActionSpec.dim, D = dim of one component, B bins of a histogram.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ahriuwu_cli.core.specs import ActionComponent, ActionSpec
+
+NUM_BINS = 10
+"""Bins of the histogram of a continuous component, between its low and its high."""
+SHOWN_CHOICES = 6
+"""Choices of a component named in one line of text, the most frequent first."""
+SHOWN_COMPONENTS = 4
+
+
+class ActionTally:
+    """Counts over the actions of many episodes."""
+
+    def __init__(self, spec: ActionSpec) -> None:
+        self._spec = spec
+        self._parts = [_Component(part) for part in spec.components]
+        self._steps = self._followers = self._repeated = 0
+
+    def add(self, actions: NDArray[np.float32]) -> None:
+        """Take in the actions (T, A) of one episode, in order."""
+        same = actions[1:] == actions[:-1]  # (T-1, A)
+        self._steps += len(actions)
+        self._followers += len(same)
+        self._repeated += int(same.all(axis=1).sum())
+        for part, columns in zip(self._parts, self._spec.slices().values(), strict=True):
+            part.add(actions[:, columns], same[:, columns])
+
+    def facts(self) -> dict[str, Any]:
+        """Ready for JSON: `steps`, `repeated` and `components` by name.
+
+        `repeated` is the share of steps, first steps of episodes left out, at which the whole action equals the one
+        before; each component has its own. A categorical component has `shares` by label; a binary one `on`, the
+        share of 1 of each switch; a continuous one `mean`, `spread` (standard deviation) and `histogram` (shares,
+        B each) of each number, and the B + 1 `edges`. Null where no step was seen.
+        """
+        components = {part.spec.name: part.facts(self._steps, self._followers) for part in self._parts}
+        repeated = _share(self._repeated, self._followers)
+        return {"steps": self._steps, "repeated": repeated, "components": components}
+
+
+class _Component:
+    """Counts of one component."""
+
+    def __init__(self, spec: ActionComponent) -> None:
+        self.spec = spec
+        self._repeated = 0
+        self._sum, self._squares = np.zeros(spec.dim), np.zeros(spec.dim)  # (D,)
+        if spec.type == "continuous":
+            assert spec.low is not None and spec.high is not None
+            edges: NDArray[Any] = np.linspace(spec.low, spec.high, NUM_BINS + 1)
+        else:
+            classes = spec.num_classes if spec.type == "categorical" else 2
+            assert classes is not None
+            edges = np.arange(classes + 1) - 0.5
+        self._edges: NDArray[np.float64] = edges.astype(np.float64)  # (B+1,)
+        self._counts = np.zeros((spec.dim, len(self._edges) - 1), np.int64)  # (D, B)
+
+    def add(self, actions: NDArray[np.float32], same: NDArray[np.bool_]) -> None:
+        self._repeated += int(same.all(axis=1).sum())
+        for column in range(self.spec.dim):
+            values = np.clip(actions[:, column].astype(np.float64), self._edges[0], self._edges[-1])
+            self._counts[column] += np.histogram(values, self._edges)[0]
+        centred = actions.astype(np.float64) - self._centre
+        self._sum += centred.sum(axis=0)
+        self._squares += (centred**2).sum(axis=0)
+
+    def facts(self, steps: int, followers: int) -> dict[str, Any]:
+        out: dict[str, Any] = {"type": self.spec.type, "repeated": _share(self._repeated, followers)}
+        shares = [[_share(int(count), steps) for count in row] for row in self._counts]  # D x B
+        if self.spec.type == "categorical":
+            return out | {"shares": dict(zip(_labels(self.spec), shares[0], strict=True))}
+        if self.spec.type == "binary":
+            return out | {"on": [row[1] for row in shares]}
+        mean = self._sum / max(steps, 1)
+        spread = np.sqrt(np.maximum(self._squares / max(steps, 1) - mean**2, 0.0))
+        return out | {
+            "mean": (mean + self._centre).tolist() if steps else [None] * self.spec.dim,
+            "spread": spread.tolist() if steps else [None] * self.spec.dim,
+            "histogram": shares,
+            "edges": self._edges.tolist(),
+        }
+
+    @property
+    def _centre(self) -> float:
+        return float(self._edges[0] + self._edges[-1]) / 2
+
+
+def _labels(spec: ActionComponent) -> list[str]:
+    """The names of a categorical component's choices; their numbers where they have no names of their own."""
+    assert spec.num_classes is not None
+    fine = len(set(spec.labels)) == len(spec.labels) == spec.num_classes
+    return list(spec.labels) if fine else [str(index) for index in range(spec.num_classes)]
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def describe(name: str, facts: dict[str, Any]) -> str:
+    """One line on what an agent does, from the facts of its tally."""
+    components = list(facts["components"].items())
+    parts = [_describe_component(part, len(components) > 1, entry) for part, entry in components[:SHOWN_COMPONENTS]]
+    if len(components) > SHOWN_COMPONENTS:
+        parts.append(f"and {len(components) - SHOWN_COMPONENTS} more components")
+    return f"actions of {name}: {'; '.join(parts)}; as at the step before: {_percent(facts['repeated'])}"
+
+
+def _describe_component(name: str, named: bool, facts: dict[str, Any]) -> str:
+    if facts["type"] == "categorical":
+        ranked = sorted(facts["shares"].items(), key=lambda choice: -(choice[1] or 0.0))
+        text = ", ".join(f"{label} {_percent(share)}" for label, share in ranked[:SHOWN_CHOICES])
+        text += f", {len(ranked) - SHOWN_CHOICES} others" if len(ranked) > SHOWN_CHOICES else ""
+    elif facts["type"] == "binary":
+        text = "on " + ", ".join(map(_percent, facts["on"]))
+    else:
+        pairs = zip(facts["mean"], facts["spread"], strict=True)
+        text = "mean " + ", ".join(
+            "unknown" if mean is None else f"{mean:.2f} (spread {spread:.2f})" for mean, spread in pairs
+        )
+    return f"{name} {text}" if named else text
+
+
+def _percent(share: float | None) -> str:
+    return "unknown" if share is None else f"{100 * share:.0f} %"

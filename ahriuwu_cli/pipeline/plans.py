@@ -1,0 +1,192 @@
+"""What commands that carry out a plan share: reading it, trainings that are done once and gone on with, its page."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, cast, get_args
+
+from pydantic import ValidationError
+
+from ahriuwu_cli.core.artifact import Header, Kind, read_header
+from ahriuwu_cli.core.config import Section, validate
+from ahriuwu_cli.core.errors import ConfigError
+from ahriuwu_cli.core.files import write_json
+from ahriuwu_cli.core.report import Report
+from ahriuwu_cli.core.training.files import RunFiles
+from ahriuwu_cli.core.training.state import differences
+from ahriuwu_cli.pipeline import stages
+from ahriuwu_cli.pipeline.chain import is_current
+from ahriuwu_cli.pipeline.config import Run
+from ahriuwu_cli.pipeline.unfinished import recording_left
+
+CADENCES = ("log_every", "checkpoint_every", "max_bad_steps")
+"""Settings of a training that leave its weights as they are."""
+KINDS = get_args(Kind)
+"""Results are compared, so no parent may have grown since: what was made from less data is made again."""
+
+S = TypeVar("S", bound=Section)
+
+
+# ---------------------------------------------------------------- reading a plan
+
+
+def plan_section(kind: type[S], data: Any, source: str, example: str) -> S:
+    """`validate`, with a hint that names the `example` of such a file."""
+    try:
+        return validate(kind, data, source)
+    except ConfigError as error:
+        raise ConfigError(error.message, hint=f"see {example}") from error
+
+
+def require_distinct(path: Path, what: str, values: Sequence[Any], hint: str) -> None:
+    """Raise ConfigError when there is none, an empty one, or one twice."""
+    if not values or "" in values or len(set(values)) != len(values):
+        found = ", ".join(map(str, values)) or "none"
+        raise ConfigError(f"{path}: {what} are {found}; expected distinct ones", hint=hint)
+
+
+# ---------------------------------------------------------------- trainings
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training of a plan.
+
+    Attributes:
+        run: where its artifact and those it is made from lie.
+        kind: of the artifact.
+        weights: the artifact.
+        sections: what shapes it, by the place in the header's config ("" for the top, `agent`, `dynamics.model`).
+        stage: trains it, with `resume` and `overwrite`.
+        name: shown when it begins.
+        cost: what it took (JSON).
+        may_grow: it counts as done, too, when the data it was trained on has grown since.
+    """
+
+    run: Run
+    kind: Kind
+    weights: Path
+    sections: Mapping[str, Section]
+    stage: Callable[..., Report]
+    name: str
+    cost: Path
+    may_grow: bool = False
+
+    def is_done(self) -> bool:
+        """True when the weights are finished, of this config and seed, and of the parents that are here."""
+        if not is_current(self.run, self.weights, self.kind, same=() if self.may_grow else KINDS):
+            return False
+        header = read_header(self.weights, self.kind)
+        state = RunFiles(self.weights.parent, self.kind).state
+        seed = read_header(state, "state").info["seed"] if state.is_file() else self.run.config.run.seed
+        finished: bool = header.info["finished"] and seed == self.run.config.run.seed
+        return finished and self._is_of(header)
+
+    def can_resume(self) -> bool:
+        """True when there is a saved state that this training can go on from."""
+        state = RunFiles(self.weights.parent, self.kind).state
+        if not is_current(self.run, state, "state", same=KINDS):
+            return False
+        header = read_header(state, "state")
+        return header.info["seed"] == self.run.config.run.seed and self._is_of(header) and self._is_as_saved(header)
+
+    def finish(self) -> None:
+        """Train, or go on, unless it is done; the processor time of all threads is added up in `cost`."""
+        if self.is_done():
+            return
+        resume = self.can_resume()
+        say(f"{self.name}: {'going on with its training' if resume else 'training'}")
+        before = read_json(self.cost).get("cpu_seconds", 0.0) if resume else 0.0
+        started = time.process_time()
+        try:
+            self.stage(self.run, resume=resume, overwrite=not resume)
+        finally:
+            write_json(self.cost, {"cpu_seconds": before + time.process_time() - started})
+
+    def cpu_seconds(self) -> float:
+        """Processor seconds it took so far, NaN when they were not counted."""
+        return float(read_json(self.cost).get("cpu_seconds", float("nan")))
+
+    def _is_of(self, header: Header) -> bool:
+        return all(_same(_part(header.config, place), section) for place, section in self.sections.items())
+
+    def _is_as_saved(self, header: Header) -> bool:
+        return not any(
+            list(differences(_part(header.config, place), json.loads(section.model_dump_json())))
+            for place, section in self.sections.items()
+        )
+
+
+def tokenizer_training(run: Run, name: str = "tokenizer") -> Training:
+    """The training of a run's tokenizer, its cost counted beside the weights."""
+    weights = run.tokenizer
+    sections = {"": run.config.tokenizer}
+    return Training(run, "tokenizer", weights, sections, stages.train_tokenizer, name, weights.parent / "cost.json")
+
+
+def prepare_data(run: Run, name: str = "") -> None:
+    """Record, train the tokenizer, encode and pack, as far as that is not done; `name` stands before what is said."""
+    for stage in recording_left(run):
+        say(f"{name}{stage().title}")
+    tokenizer_training(run, f"{name}tokenizer").finish()
+    made: tuple[tuple[Kind, Path, Callable[[Run], Report]], ...] = (
+        ("latents", run.latents, stages.build_latents),
+        ("packed", run.packed, stages.pack_latents),
+    )
+    for kind, path, make in made:
+        if not is_current(run, path, kind, same=KINDS):
+            say(f"{name}{make(run).title}")
+
+
+def _part(config: Mapping[str, Any], place: str) -> Any:
+    """The table of a header's config at a dotted path; None when there is none."""
+    part: Any = config
+    for key in place.split(".") if place else ():
+        part = part.get(key) if isinstance(part, Mapping) else None
+    return part
+
+
+def _same(saved: Any, section: Section) -> bool:
+    """True when a saved config means the same training; what it does not say is at its default."""
+    try:
+        before = type(section).model_validate(saved).model_dump()
+    except ValidationError:
+        return False
+    now = section.model_dump()
+    for settings in (before, now):
+        for name in CADENCES:
+            settings.get("train", {}).pop(name, None)
+    return before == now
+
+
+# ---------------------------------------------------------------- files and words
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; empty when it is not there or not whole."""
+    try:
+        return cast("dict[str, Any]", json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}
+
+
+def as_markdown(report: Report, command: str) -> str:
+    """The report as a Markdown page, with the command that made it."""
+    lines = [f"# {report.title}", "", f"Made by `{command}`.", ""]
+    lines += [_line(report.columns), _line(["---"] * len(report.columns)), *map(_line, report.rows), ""]
+    lines += [f"- {note}" for note in report.notes]
+    return "\n".join(lines) + "\n"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+
+
+def say(text: str) -> None:
+    """One line of progress, on stderr."""
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,56 @@
+"""Scripted experts: they play well, and never take the step that ends a game."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ahriuwu_cli.episodes.environment import GameEnv
+from ahriuwu_cli.episodes.experts import expert_for
+from ahriuwu_cli.episodes.policies import EXPERT_ACTION, NoisyExpertPolicy, RandomPolicy
+from ahriuwu_cli.episodes.runner import play_episodes
+
+OBSTACLES = "MiniGrid-Dynamic-Obstacles-Random-6x6-v0"
+
+
+def obstacles() -> GameEnv:
+    pytest.importorskip("minigrid")
+    return GameEnv(OBSTACLES, height=48, width=48, options={"highlight": False, "tile_size": 8})
+
+
+def test_games_without_a_script_have_no_expert():
+    assert expert_for("ALE/Pong-v5") is None
+    assert expert_for(OBSTACLES) is not None
+
+
+def test_the_way_round_obstacles_reaches_the_goal():
+    env = obstacles()
+    spec = env.action_spec
+    env.close()
+    expert = play_episodes(obstacles, NoisyExpertPolicy(spec, 0.0), range(12), policy_seed=0)
+    random = play_episodes(obstacles, RandomPolicy(spec), range(12), policy_seed=0)
+    assert min(episode.total_reward for episode in expert) > 0.5
+    assert np.mean([episode.total_reward for episode in random]) < 0
+
+
+def test_the_expert_waits_where_every_way_is_closed():
+    env = obstacles()
+    _, info = env.reset(0)
+    grid = env._env.unwrapped
+    from minigrid.core.world_object import Ball
+
+    x, y = grid.agent_pos
+    for step_x, step_y in ((1, 0), (0, 1), (-1, 0), (0, -1)):
+        if grid.grid.get(x + step_x, y + step_y) is None:
+            grid.grid.set(x + step_x, y + step_y, Ball())
+    assert expert_for(OBSTACLES)(grid) != 2  # forward would end the game
+    assert info[EXPERT_ACTION].shape == (1,)
+    env.close()
+
+
+def test_freeway_walks_up():
+    pytest.importorskip("ale_py")
+    env = GameEnv("ALE/Freeway-v5", height=64, width=64)
+    _, info = env.reset(0)
+    assert env.action_spec.components[0].labels[int(info[EXPERT_ACTION][0])] == "UP"
+    env.close()
