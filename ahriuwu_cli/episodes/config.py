@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ahriuwu_cli.core.config import Section
 
@@ -16,6 +16,9 @@ class DataSection(Section):
     env_options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of gymnasium.make")
     height: int = Field(default=32, ge=8, le=2048, description="frame height in pixels after resizing")
     width: int = Field(default=32, ge=8, le=2048, description="frame width in pixels after resizing")
+    crop: list[int] = Field(
+        default_factory=list, description="part of the picture that is used: top, left, height, width; none: all of it"
+    )
     episodes: int = Field(default=200, ge=2, description="episodes to record")
     policy: str = Field(
         default="noisy-expert",
@@ -26,3 +29,10 @@ class DataSection(Section):
     max_episode_steps: int = Field(default=0, ge=0, description="truncate episodes here; 0 keeps the env's own limit")
     heldout_fraction: float = Field(default=0.1, gt=0, lt=1, description="share of whole episodes held out")
     task: str = Field(default="play", min_length=1, description="name of the task in the episode store")
+
+    @model_validator(mode="after")
+    def _crop_is_a_part(self) -> DataSection:
+        crop = self.crop
+        if crop and (len(crop) != 4 or min(crop) < 0 or min(crop[2:]) < 8):
+            raise ValueError(f"data.crop is {crop}; expected [top, left, height, width] with sides of 8 pixels or more")
+        return self

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +52,12 @@ class GameEnv:
     what `render_mode="rgb_array"` draws. `info["expert_action"]`, offered by the environment or by a script
     (experts.py), is given as a row.
 
+    Args:
+        env_id: Gymnasium id.
+        height: H; width: W.
+        options: keyword arguments of gymnasium.make.
+        crop: (top, left, height, width) of the part of the picture that becomes the frame; empty for all of it.
+
     Attributes:
         action_spec: made from the action space.
         frame_spec: the wanted size and the environment's `render_fps` (15 where it names none).
@@ -61,8 +67,17 @@ class GameEnv:
             that cannot be used; always before anything is played.
     """
 
-    def __init__(self, env_id: str, *, height: int, width: int, options: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        env_id: str,
+        *,
+        height: int,
+        width: int,
+        options: Mapping[str, Any] | None = None,
+        crop: Sequence[int] = (),
+    ) -> None:
         self.env_id = env_id
+        self._crop = tuple(crop)
         self._options = dict(options or {})
         self._expert = expert_for(env_id)
         self._env, self._uses_observation = _make(env_id, self._options)
@@ -105,8 +120,20 @@ class GameEnv:
                 f"{self.env_id} drew {type(image).__name__}; expected a uint8 image",
                 hint="use an environment with image observations or render_mode 'rgb_array'",
             )
+        if self._crop:
+            image = self._cropped(image)
         frame = to_frame(image, self.frame_spec.height, self.frame_spec.width)
         return frame.copy() if frame is image else frame  # an environment may draw into the same array again
+
+    def _cropped(self, image: np.ndarray) -> np.ndarray:
+        top, left, height, width = self._crop
+        if top + height > image.shape[0] or left + width > image.shape[1]:
+            raise InputError(
+                f"data.crop {list(self._crop)} reaches beyond the picture of {self.env_id}, which has "
+                f"{image.shape[0]}x{image.shape[1]} pixels",
+                hint="data.crop is [top, left, height, width] in pixels of the environment's own picture",
+            )
+        return image[top : top + height, left : left + width]
 
     def _info(self, info: dict[str, Any]) -> dict[str, Any]:
         if EXPERT_ACTION in info:

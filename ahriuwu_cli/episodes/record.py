@@ -31,7 +31,7 @@ def make_env(data: DataSection) -> GameEnv:
     Raises:
         InputError: it cannot be made.
     """
-    return GameEnv(data.env, height=data.height, width=data.width, options=data.env_options)
+    return GameEnv(data.env, height=data.height, width=data.width, options=data.env_options, crop=data.crop)
 
 
 def built_in_policy(data: DataSection, spec: ActionSpec) -> Policy:
@@ -173,10 +173,16 @@ def _take(stream: Iterator[int], count: int, taken: set[int]) -> Iterator[int]:
             yield candidate
 
 
+def recorded_crop(store: EpisodeStore) -> list[int]:
+    """The part of the environment's picture that a store's frames show; empty for all of it."""
+    return list(store.header.config.get("data", {}).get("crop", []))
+
+
 def _require_same(store: EpisodeStore, data: DataSection, action_spec: ActionSpec, frame_spec: FrameSpec) -> None:
     pairs: list[tuple[str, Any, Any]] = [
         ("environment", store.env, data.env),
         ("environment options", store.env_options, data.env_options),
+        ("crop", recorded_crop(store), data.crop),
         ("frame spec", store.frame_spec.model_dump(), frame_spec.model_dump()),
         ("action spec", store.action_spec.model_dump(), action_spec.model_dump()),
     ]

@@ -13,7 +13,7 @@ from ahriuwu_cli.core.errors import ArtifactError, InputError
 from ahriuwu_cli.core.specs import ActionSpec, FrameSpec
 from ahriuwu_cli.episodes.config import DataSection
 from ahriuwu_cli.episodes.policies import EXPERT_ACTION, NoisyExpertPolicy, Policy, RandomPolicy, RepeatLastPolicy
-from ahriuwu_cli.episodes.record import built_in_policy, make_env
+from ahriuwu_cli.episodes.record import built_in_policy, make_env, recorded_crop
 from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.pipeline.config import Run
 
@@ -107,7 +107,7 @@ def named_players(
 
 
 def played_environment(run: Run, store: EpisodeStore, task: str | None = None) -> DataSection:
-    """The `[data]` section with environment and frame size as the episodes say, and the task that is played."""
+    """The `[data]` section with environment, frame size and crop as the episodes say, and the task that is played."""
     frame = store.frame_spec
     return run.config.data.model_copy(
         update={
@@ -115,6 +115,7 @@ def played_environment(run: Run, store: EpisodeStore, task: str | None = None) -
             "env_options": store.env_options,
             "height": frame.height,
             "width": frame.width,
+            "crop": recorded_crop(store),
             "task": task or run.config.data.task,
         }
     )

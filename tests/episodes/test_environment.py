@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from ahriuwu_cli.core.errors import DataError, InputError
+from ahriuwu_cli.core.config import validate
+from ahriuwu_cli.core.errors import ConfigError, DataError, InputError
 from ahriuwu_cli.episodes import environment
+from ahriuwu_cli.episodes.config import DataSection
 from ahriuwu_cli.episodes.environment import GameEnv
 
 Register = Callable[..., str]
@@ -225,3 +227,21 @@ def test_extras_are_imported_only_when_asked_for() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_a_crop_shows_that_part_of_the_picture():
+    whole = GameEnv("ahriuwu/Bricks-v0", height=32, width=32).reset(seed=4)[0]
+    part = GameEnv("ahriuwu/Bricks-v0", height=16, width=24, crop=(16, 4, 16, 24)).reset(seed=4)[0]
+    np.testing.assert_array_equal(part, whole[16:, 4:28])
+
+
+def test_a_crop_beyond_the_picture_is_refused():
+    with pytest.raises(InputError, match="32x32 pixels") as caught:
+        GameEnv("ahriuwu/Bricks-v0", height=16, width=16, crop=(20, 0, 16, 16)).reset(seed=0)
+    assert "top, left, height, width" in caught.value.hint
+
+
+@pytest.mark.parametrize("crop", [[1, 2, 3], [0, 0, 4, 16], [-1, 0, 16, 16]])
+def test_a_crop_needs_four_sensible_numbers(crop):
+    with pytest.raises(ConfigError, match="crop"):
+        validate(DataSection, {"crop": crop}, "run.toml")
