@@ -15,7 +15,7 @@ from ahriuwu_cli.pipeline.config import Run, RunConfig
 from ahriuwu_cli.pipeline.plans import plan_section, require_distinct
 from ahriuwu_cli.pipeline.players import AGENTS
 
-EXAMPLE = "examples/freeway/study.toml"
+EXAMPLE = "examples/lavagap/study.toml"
 CHANGEABLE = "agent."
 """Where the baseline from scratch may differ: its data and the sizes of its transformer are those of the others."""
 USUAL = ("random", "repeat-last", "dataset", "scratch", "bc", "imagination")
