@@ -16,8 +16,11 @@ class DataSection(Section):
     env_options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of gymnasium.make")
     height: int = Field(default=32, ge=8, le=2048, description="frame height in pixels after resizing")
     width: int = Field(default=32, ge=8, le=2048, description="frame width in pixels after resizing")
-    crop: list[int] = Field(
-        default_factory=list, description="part of the picture that is used: top, left, height, width; none: all of it"
+    crop: list[int] | None = Field(
+        default=None,
+        min_length=4,
+        max_length=4,
+        description="part of the picture that is used: [top, left, height, width]; absent for all of it",
     )
     episodes: int = Field(default=200, ge=2, description="episodes to record")
     policy: str = Field(
@@ -32,7 +35,8 @@ class DataSection(Section):
 
     @model_validator(mode="after")
     def _crop_is_a_part(self) -> DataSection:
-        crop = self.crop
-        if crop and (len(crop) != 4 or min(crop) < 0 or min(crop[2:]) < 8):
-            raise ValueError(f"data.crop is {crop}; expected [top, left, height, width] with sides of 8 pixels or more")
+        if self.crop is not None and (min(self.crop) < 0 or min(self.crop[2:]) < 8):
+            raise ValueError(
+                f"data.crop is {self.crop}; expected [top, left, height, width] with sides of 8 pixels or more"
+            )
         return self

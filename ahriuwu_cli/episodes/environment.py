@@ -56,7 +56,7 @@ class GameEnv:
         env_id: Gymnasium id.
         height: H; width: W.
         options: keyword arguments of gymnasium.make.
-        crop: (top, left, height, width) of the part of the picture that becomes the frame; empty for all of it.
+        crop: (top, left, height, width) of the part of the picture that becomes the frame; None for all of it.
 
     Attributes:
         action_spec: made from the action space.
@@ -74,10 +74,10 @@ class GameEnv:
         height: int,
         width: int,
         options: Mapping[str, Any] | None = None,
-        crop: Sequence[int] = (),
+        crop: Sequence[int] | None = None,
     ) -> None:
         self.env_id = env_id
-        self._crop = tuple(crop)
+        self._crop = crop
         self._options = dict(options or {})
         self._expert = expert_for(env_id)
         self._env, self._uses_observation = _make(env_id, self._options)
@@ -120,20 +120,10 @@ class GameEnv:
                 f"{self.env_id} drew {type(image).__name__}; expected a uint8 image",
                 hint="use an environment with image observations or render_mode 'rgb_array'",
             )
-        if self._crop:
-            image = self._cropped(image)
+        if self._crop is not None:
+            image = _cropped(image, self._crop, self.env_id)
         frame = to_frame(image, self.frame_spec.height, self.frame_spec.width)
         return frame.copy() if frame is image else frame  # an environment may draw into the same array again
-
-    def _cropped(self, image: np.ndarray) -> np.ndarray:
-        top, left, height, width = self._crop
-        if top + height > image.shape[0] or left + width > image.shape[1]:
-            raise InputError(
-                f"data.crop {list(self._crop)} reaches beyond the picture of {self.env_id}, which has "
-                f"{image.shape[0]}x{image.shape[1]} pixels",
-                hint="data.crop is [top, left, height, width] in pixels of the environment's own picture",
-            )
-        return image[top : top + height, left : left + width]
 
     def _info(self, info: dict[str, Any]) -> dict[str, Any]:
         if EXPERT_ACTION in info:
@@ -141,6 +131,18 @@ class GameEnv:
         if self._expert is not None:
             return {**info, EXPERT_ACTION: self._codec.to_row(self._expert(self._env.unwrapped))}
         return info
+
+
+def _cropped(image: np.ndarray, crop: Sequence[int], env_id: str) -> np.ndarray:
+    """The part (top, left, height, width) of a picture."""
+    top, left, height, width = crop
+    if top + height > image.shape[0] or left + width > image.shape[1]:
+        raise InputError(
+            f"data.crop {list(crop)} reaches beyond the picture of {env_id}, which has "
+            f"{image.shape[0]}x{image.shape[1]} pixels",
+            hint="data.crop is [top, left, height, width] in pixels of the environment's own picture",
+        )
+    return image[top : top + height, left : left + width]
 
 
 def _make(env_id: str, options: dict[str, Any]) -> tuple[gymnasium.Env[Any, Any], bool]:

@@ -173,9 +173,10 @@ def _take(stream: Iterator[int], count: int, taken: set[int]) -> Iterator[int]:
             yield candidate
 
 
-def recorded_crop(store: EpisodeStore) -> list[int]:
-    """The part of the environment's picture that a store's frames show; empty for all of it."""
-    return list(store.header.config.get("data", {}).get("crop", []))
+def recorded_crop(store: EpisodeStore) -> list[int] | None:
+    """The part of the environment's picture that a store's frames show; None for all of it."""
+    crop: list[int] | None = store.header.config.get("data", {}).get("crop")
+    return crop
 
 
 def _require_same(store: EpisodeStore, data: DataSection, action_spec: ActionSpec, frame_spec: FrameSpec) -> None:
