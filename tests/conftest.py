@@ -56,12 +56,31 @@ PACKED = (
 
 
 @pytest.fixture(scope="session")
-def packed_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def write_tokenizer() -> Callable[[Any, Path], None]:
+    """Write a tokenizer as its training stage has it, untrained."""
+    from ahriuwu_cli.core.artifact import write_weights
+
+    def write(stage: Any, path: Path) -> None:
+        fields = stage.describe()
+        write_weights(
+            path,
+            "tokenizer",
+            stage.module.state_dict(),
+            config=fields.config,
+            specs=fields.specs,
+            parents=fields.parents,
+            info=fields.info,
+        )
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def packed_run(tmp_path_factory: pytest.TempPathFactory, write_tokenizer: Callable[[Any, Path], None]) -> Run:
     """A run as far as packed latents: 6 episodes of the built-in game (4 train, 2 held out), untrained tokenizer.
 
     Read only. Later stages write into folders of the test's own.
     """
-    from ahriuwu_cli.core.artifact import write_weights
     from ahriuwu_cli.core.device import resolve_runtime
     from ahriuwu_cli.episodes.record import record
     from ahriuwu_cli.latents.build import build_latents
@@ -73,16 +92,7 @@ def packed_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     config, runtime = run.config, resolve_runtime(run.config.run)
     record(run.episodes, config.data, config.run.seed, policy=None, append=False, progress=None)
     stage = TokenizerStage(config.tokenizer, run.episodes, runtime, config.run.seed)
-    fields = stage.describe()
-    write_weights(
-        run.tokenizer,
-        "tokenizer",
-        stage.module.state_dict(),
-        config=fields.config,
-        specs=fields.specs,
-        parents=fields.parents,
-        info=fields.info,
-    )
+    write_tokenizer(stage, run.tokenizer)
     build_latents(run.episodes, run.tokenizer, run.latents, config.latents, runtime)
     pack_latents(run.episodes, run.latents, run.packed, config.latents)
     return run

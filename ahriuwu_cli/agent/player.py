@@ -14,9 +14,9 @@ from torch import Tensor
 
 from ahriuwu_cli.agent.checkpoint import LoadedAgent, load_agent
 from ahriuwu_cli.agent.distribution import ActionDistribution
-from ahriuwu_cli.core.artifact import require_parent
 from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.errors import ArtifactError, ConfigError, InputError
+from ahriuwu_cli.core.lineage import require_parent
 from ahriuwu_cli.core.specs import ActionSpec
 from ahriuwu_cli.dynamics.sampler import Dream
 from ahriuwu_cli.episodes.alignment import live_action

@@ -26,8 +26,9 @@ from ahriuwu_cli.agent.config import AgentSection
 from ahriuwu_cli.agent.model import AgentModel, DistanceHead
 from ahriuwu_cli.agent.objective import alive_loss, cloning_loss, reward_loss
 from ahriuwu_cli.agent.occupancy import BucketsEver
-from ahriuwu_cli.core.artifact import Kind, require_parent
+from ahriuwu_cli.core.artifact import Kind
 from ahriuwu_cli.core.device import Runtime, estimate_step_memory, require_memory
+from ahriuwu_cli.core.lineage import require_parent
 from ahriuwu_cli.core.training.loop import TrainResult, train
 from ahriuwu_cli.core.training.stage import ArtifactFields, StageState
 from ahriuwu_cli.dynamics.checkpoint import World, WorldSpecs, load_world
@@ -64,11 +65,8 @@ class AgentStage:
     def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Weighted sum of the normalised terms on one mixed batch."""
         del step
-        num_relevant, num_uniform = mixture(self._section.train.batch_size, self._section.relevant_fraction)
-        parts = [draw_relevant(self._section, self._windows, self._rng, num_relevant)]
-        if num_uniform:
-            parts.append(draw_uniform(self._section, self._windows, self._rng, num_uniform))
-        batch = join(parts).to(self._runtime.device)
+        num_relevant, batch = draw_mixed(self._section, self._windows, self._rng)
+        batch = batch.to(self._runtime.device)
         losses, metrics = agent_losses(self.module, batch, num_relevant, self._objective, self._tau_context)
         weights = term_weights(self._section)
         total = torch.stack([weights[name] * self._rms.normalise(name, value) for name, value in losses.items()]).sum()
@@ -108,6 +106,15 @@ def draw_uniform(section: AgentSection, windows: LatentWindows, rng: np.random.G
 def agent_specs(world: World, windows: LatentWindows) -> WorldSpecs:
     """The world's specs with the tasks of the windows, which are the agent's."""
     return replace(world.specs, tasks=tuple(windows.tasks))
+
+
+def draw_mixed(section: AgentSection, windows: LatentWindows, rng: np.random.Generator) -> tuple[int, LatentBatch]:
+    """How many rows of a batch are relevant, and the batch: these first, uniform ones after them."""
+    num_relevant, num_uniform = mixture(section.train.batch_size, section.relevant_fraction)
+    parts = [draw_relevant(section, windows, rng, num_relevant)]
+    if num_uniform:
+        parts.append(draw_uniform(section, windows, rng, num_uniform))
+    return num_relevant, join(parts)
 
 
 def term_weights(section: AgentSection) -> dict[str, float]:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 
-from ahriuwu_cli.core import artifact
+from ahriuwu_cli.core import artifact, lineage
 from ahriuwu_cli.core.errors import ArtifactError, InputError
 from ahriuwu_cli.core.specs import ActionSpec, FrameSpec
 from ahriuwu_cli.episodes.episode import ARRAYS, Episode
@@ -33,7 +33,7 @@ class EpisodeStore:
         self._info = info
         self._records = {record.id: record for record in info.episodes}
         self._checked: set[str] = set()  # ids whose file and values were right since this store was opened
-        self._grown_from = artifact.outgrown(header) if info.episodes else []  # of what is appended from here on
+        self._grown_from = lineage.outgrown(header) if info.episodes else []  # of what is appended from here on
 
     @classmethod
     def create(
@@ -230,7 +230,7 @@ class EpisodeStore:
         if (rule, records) == (self._info.split, self._info.episodes):
             return
         self._rewrite(self._info.model_copy(update={"split": rule, "episodes": records, "grown_from": []}))
-        self._grown_from = artifact.outgrown(self.header) if records else []
+        self._grown_from = lineage.outgrown(self.header) if records else []
 
     def _write(self, episode_id: str, episode: Episode, split: Split) -> EpisodeRecord:
         file = f"{episode_id}.safetensors"

@@ -16,6 +16,7 @@ from ahriuwu_cli.episodes.config import DataSection
 from ahriuwu_cli.episodes.policies import Policy
 from ahriuwu_cli.episodes.record import make_env
 from ahriuwu_cli.episodes.runner import stream_episodes
+from ahriuwu_cli.episodes.seeds import fresh_seeds
 from ahriuwu_cli.evaluation.behaviour import ActionTally, describe
 from ahriuwu_cli.evaluation.clips import Highlights, write_videos
 from ahriuwu_cli.evaluation.config import EvalSection
@@ -31,18 +32,6 @@ UNKNOWN_STEPS = 2000
 """Length assumed of an episode where `data.max_episode_steps` leaves it to the environment."""
 SEED_STREAM = 0x5EED
 """Keeps the seeds of evaluation apart from those of recording."""
-
-
-def evaluation_seeds(seed: int, count: int, taken: set[int]) -> list[int]:
-    """Distinct episode seeds, none of them in `taken` (the recorded ones)."""
-    rng = np.random.default_rng([seed, SEED_STREAM])
-    seeds: list[int] = []
-    while len(seeds) < count:
-        candidate = int(rng.integers(2**31 - 1))
-        if candidate not in taken:
-            seeds.append(candidate)
-            taken = taken | {candidate}
-    return seeds
 
 
 def evaluate_agents(
@@ -72,7 +61,7 @@ def evaluate_agents(
         fingerprints: of the checkpoints behind the players, noted in the results.
         on_agent: told the name before each player plays.
     """
-    seeds = evaluation_seeds(seed, settings.episodes, taken)
+    seeds = fresh_seeds(seed, SEED_STREAM, settings.episodes, taken)
     returns, lengths, actions = {}, {}, {}
     for name, policy in players.items():
         if on_agent is not None:

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from ahriuwu_cli.agent.checkpoint import load_agent, require_world
-from ahriuwu_cli.core.artifact import Header, read_header, require_parent
+from ahriuwu_cli.core.artifact import Header, read_header
 from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.errors import ConfigError
+from ahriuwu_cli.core.lineage import require_parent
 from ahriuwu_cli.dynamics.checkpoint import load_world
 from ahriuwu_cli.dynamics.config import SamplerConfig
 from ahriuwu_cli.dynamics.model import DynamicsModel

@@ -80,7 +80,7 @@ def plot_ladder(path: Path, panels: Sequence[Panel]) -> None:
     figure = new_figure(WIDTH, HEIGHT * rows)
     figure.set_facecolor("white")
     places = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for place, panel in zip(places, panels, strict=False):
+    for place, panel in zip(places[: len(panels)], panels, strict=True):
         _draw_panel(place, panel, slanted=columns >= SLANTED_COLUMNS)
     for place in places[len(panels) :]:
         place.set_visible(False)

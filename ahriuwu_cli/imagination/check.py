@@ -22,16 +22,6 @@ CHECK_STREAM = 0xC4EC
 """Keeps the seeds of checks apart from those of recording and of evaluation."""
 
 
-def check_seeds(seed: int, count: int, taken: set[int]) -> tuple[int, ...]:
-    """`count` different episode seeds of a run's seed, in a fixed order, none in `taken` (the recorded ones)."""
-    rng, seeds = np.random.default_rng([seed, CHECK_STREAM]), list[int]()
-    while len(seeds) < count:
-        candidate = int(rng.integers(2**31 - 1))
-        if candidate not in taken and candidate not in seeds:
-            seeds.append(candidate)
-    return tuple(seeds)
-
-
 @dataclass(frozen=True)
 class RealGame:
     """What it takes to play: the environment as `[data]` describes it, the agent's tokenizer, and episode seeds."""

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ahriuwu_cli.agent.checkpoint import LoadedAgent
 from ahriuwu_cli.agent.config import AgentSection
-from ahriuwu_cli.agent.train import agent_losses, draw_relevant, draw_uniform, join, mixture, term_weights
+from ahriuwu_cli.agent.train import agent_losses, draw_mixed, term_weights
 from ahriuwu_cli.dynamics.config import ObjectiveConfig
 from ahriuwu_cli.dynamics.shortcut_forcing import snap
 from ahriuwu_cli.imagination.config import ImagineSection
@@ -27,7 +27,7 @@ from ahriuwu_cli.imagination.guard import Outside
 from ahriuwu_cli.imagination.losses import Terms, imagination_terms
 from ahriuwu_cli.imagination.model import ImaginationModel
 from ahriuwu_cli.imagination.rollout import Rollout, read_again
-from ahriuwu_cli.latents.windows import LatentBatch, LatentWindows
+from ahriuwu_cli.latents.windows import LatentWindows
 from ahriuwu_cli.nn.running_rms import RunningRms
 
 
@@ -67,9 +67,9 @@ class Finetuning:
         """
         agent = read_again(model.agent, rollout, self._tau_context, self._sampler.context_length)
         terms, metrics = imagination_terms(model, replace(rollout, agent=agent), settings, outside)
-        num_relevant, batch = self._draw(rng)
+        num_relevant, batch = draw_mixed(self._section, self._windows, rng)
         recorded, more = agent_losses(
-            model.agent, batch, num_relevant, self._objective, self._tau_context, cloning=model.prior
+            model.agent, batch.to(self._device), num_relevant, self._objective, self._tau_context, cloning=model.prior
         )
         weights = term_weights(self._section)
         losses = [self._pmpo(terms), self._rms.normalise("value", terms.value)]
@@ -85,14 +85,6 @@ class Finetuning:
         """
         share = self._rms.normalise("pmpo", terms.weighed) / terms.weighed.clamp_min(1e-8)
         return terms.policy * share.detach()
-
-    def _draw(self, rng: np.random.Generator) -> tuple[int, LatentBatch]:
-        """A mixed batch, and how many of its first rows are relevant."""
-        num_relevant, num_uniform = mixture(self._section.train.batch_size, self._section.relevant_fraction)
-        parts = [draw_relevant(self._section, self._windows, rng, num_relevant)]
-        if num_uniform:
-            parts.append(draw_uniform(self._section, self._windows, rng, num_uniform))
-        return num_relevant, join(parts).to(self._device)
 
     def state(self) -> dict[str, Tensor]:
         """The running averages."""

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from ahriuwu_cli.agent.checkpoint import LoadedAgent, load_agent, require_world
-from ahriuwu_cli.core.artifact import Kind, require_parent
+from ahriuwu_cli.core.artifact import Kind
 from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.errors import ConfigError
+from ahriuwu_cli.core.lineage import require_parent
 from ahriuwu_cli.core.training.loop import TrainResult, train
 from ahriuwu_cli.core.training.stage import ArtifactFields, StageState
 from ahriuwu_cli.dynamics.sampler import Dream

@@ -23,17 +23,15 @@ from ahriuwu_cli.core.artifact import (
     Header,
     canonical,
     check_fingerprint,
-    grown_from,
     hash_file,
     hash_tensors,
-    is_parent,
-    outgrown,
     read_header,
     write_manifest,
     write_tensors,
 )
 from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.errors import ArtifactError, DataError
+from ahriuwu_cli.core.lineage import grown_from, is_parent, outgrown
 from ahriuwu_cli.core.report import Report
 from ahriuwu_cli.core.specs import FrameSpec, LatentSpec
 from ahriuwu_cli.episodes.store import EpisodeStore

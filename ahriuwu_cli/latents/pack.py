@@ -16,17 +16,14 @@ from ahriuwu_cli.core.artifact import (
     MANIFEST_NAME,
     Header,
     check_fingerprint,
-    grown_from,
-    has_grown,
     hash_file,
-    outgrown,
     read_arrays,
     read_header,
-    require_parent,
     write_manifest,
     write_tensors,
 )
 from ahriuwu_cli.core.errors import ArtifactError
+from ahriuwu_cli.core.lineage import grown_from, has_grown, outgrown, require_parent
 from ahriuwu_cli.core.report import Report
 from ahriuwu_cli.core.specs import LatentSpec
 from ahriuwu_cli.episodes.alignment import arrived, num_latents, to_blocks

@@ -6,7 +6,8 @@ from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import cast
 
-from ahriuwu_cli.core.artifact import MANIFEST_NAME, Header, Kind, is_parent, read_header, require_parent
+from ahriuwu_cli.core.artifact import MANIFEST_NAME, Header, Kind, read_header
+from ahriuwu_cli.core.lineage import is_parent, require_parent
 from ahriuwu_cli.pipeline.config import Run
 
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast, get_args
 from pydantic import ValidationError
 
 from ahriuwu_cli.core.artifact import Header, Kind, read_header
-from ahriuwu_cli.core.config import Section, validate
+from ahriuwu_cli.core.config import Section, split_override, validate
 from ahriuwu_cli.core.errors import ConfigError
 from ahriuwu_cli.core.files import write_json
 from ahriuwu_cli.core.report import Report
@@ -48,6 +48,41 @@ def require_distinct(path: Path, what: str, values: Sequence[Any], hint: str) ->
     if not values or "" in values or len(set(values)) != len(values):
         found = ", ".join(map(str, values)) or "none"
         raise ConfigError(f"{path}: {what} are {found}; expected distinct ones", hint=hint)
+
+
+def require_within(overrides: Sequence[str], prefixes: str | tuple[str, ...], what: str, rule: str, hint: str) -> None:
+    """Raise ConfigError for an override outside the sections that may change: `what` sets KEY; `rule`."""
+    for override in overrides:
+        key, _ = split_override(override)
+        if not key.startswith(prefixes):
+            raise ConfigError(f"{what} {key}; {rule}", hint=hint)
+
+
+@dataclass(frozen=True)
+class AgentsRun(Run):
+    """A run that shares episodes, tokenizer, latents and dynamics with others and has its own agents in `place`."""
+
+    place: Path = Path()
+
+    @property
+    def scratch(self) -> Path:
+        """Its baseline from scratch."""
+        return self.place / "scratch" / "agent.safetensors"
+
+    @property
+    def agent(self) -> Path:
+        """Its finetuned agent."""
+        return self.place / "agent" / "agent.safetensors"
+
+    @property
+    def imagination(self) -> Path:
+        """Its agent after imagination training."""
+        return self.place / "imagination" / "imagination.safetensors"
+
+    @property
+    def evaluation(self) -> Path:
+        """Its results (a folder)."""
+        return self.place / "evaluation"
 
 
 # ---------------------------------------------------------------- trainings

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,15 +20,16 @@ from ahriuwu_cli.core.training.loop import TrainResult
 from ahriuwu_cli.dynamics import train as dynamics_training
 from ahriuwu_cli.episodes import record as recording
 from ahriuwu_cli.episodes.policies import Policy
+from ahriuwu_cli.episodes.seeds import fresh_seeds
 from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.evaluation.agents import evaluate_agents
 from ahriuwu_cli.evaluation.rollout import evaluate_rollout as judge_dream
 from ahriuwu_cli.imagination import train as imagination_training
-from ahriuwu_cli.imagination.check import RealGame, check_seeds
+from ahriuwu_cli.imagination.check import CHECK_STREAM, RealGame
 from ahriuwu_cli.latents import build, pack
 from ahriuwu_cli.pipeline.chain import require_chain
 from ahriuwu_cli.pipeline.config import Run
-from ahriuwu_cli.pipeline.players import checkpoint_player, is_checkpoint, named_players, played_environment
+from ahriuwu_cli.pipeline.players import Player, checkpoint_player, is_checkpoint, named_players, played_environment
 from ahriuwu_cli.tokenizer import train as tokenizer_training
 from ahriuwu_cli.tokenizer.checkpoint import load_tokenizer
 
@@ -141,7 +142,7 @@ def _real_game(run: Run, runtime: Runtime) -> RealGame:
     store = EpisodeStore.open(run.episodes)
     tokenizer, _ = load_tokenizer(run.tokenizer, runtime.device)
     taken = {record.seed for record in store.episodes}
-    seeds = check_seeds(run.config.run.seed, run.config.imagine.check.episodes, taken)
+    seeds = fresh_seeds(run.config.run.seed, CHECK_STREAM, run.config.imagine.check.episodes, taken)
     return RealGame(played_environment(run, store), runtime.serve(tokenizer), seeds)
 
 
@@ -219,7 +220,11 @@ def evaluate_agent(run: Run, agents: list[str] | None = None, task: str | None =
     """
     runtime = _runtime(run)
     store = EpisodeStore.open(run.episodes)
-    players = named_players(run, agents, store, runtime, task)
+    return compare_players(run, store, named_players(run, agents, store, runtime, task), task)
+
+
+def compare_players(run: Run, store: EpisodeStore, players: Mapping[str, Player], task: str | None = None) -> Report:
+    """Let players, baselines first, play the game of `store` on paired seeds that were never recorded."""
     return evaluate_agents(
         {name: player.policy for name, player in players.items()},
         played_environment(run, store, task),

@@ -13,7 +13,7 @@ from ahriuwu_cli.agent.checkpoint import load_agent
 from ahriuwu_cli.agent.config import AgentSection
 from ahriuwu_cli.agent.player import load_player
 from ahriuwu_cli.agent.train import AgentStage, draw_relevant, draw_uniform, finetune_agent, term_weights
-from ahriuwu_cli.core.artifact import read_header, write_weights
+from ahriuwu_cli.core.artifact import read_header
 from ahriuwu_cli.core.config import validate
 from ahriuwu_cli.core.errors import ConfigError, InputError
 from ahriuwu_cli.core.training.loop import moved
@@ -74,7 +74,7 @@ def made_up(toy_specs, seed: int, task: str) -> Episode:
 
 
 @pytest.fixture(scope="module")
-def world(packed_run, toy_specs, cpu_runtime, tmp_path_factory) -> World:
+def world(packed_run, toy_specs, cpu_runtime, tmp_path_factory, write_tokenizer) -> World:
     """Six episodes, half of them of the task `idle`, encoded, packed, and dynamics of four steps."""
     made, config = World(tmp_path_factory.mktemp("tasks"), packed_run.config), packed_run.config
     episodes, latents = made.folder / "episodes", made.folder / "latents"
@@ -82,16 +82,7 @@ def world(packed_run, toy_specs, cpu_runtime, tmp_path_factory) -> World:
     store.append([made_up(toy_specs, seed, ("play", "idle")[seed % 2]) for seed in range(6)])
     torch.manual_seed(0)
     stage = TokenizerStage(config.tokenizer, episodes, cpu_runtime, 0)
-    fields = stage.describe()
-    write_weights(
-        made.tokenizer,
-        "tokenizer",
-        stage.module.state_dict(),
-        config=fields.config,
-        specs=fields.specs,
-        parents=fields.parents,
-        info=fields.info,
-    )
+    write_tokenizer(stage, made.tokenizer)
     build_latents(episodes, made.tokenizer, latents, config.latents, cpu_runtime)
     pack_latents(episodes, latents, made.packed, config.latents)
     with pytest.MonkeyPatch.context() as patch:

@@ -24,12 +24,12 @@ from ahriuwu_cli.core.artifact import (
     read_header,
     read_tensors,
     read_weights,
-    require_parent,
     write_manifest,
     write_weights,
 )
 from ahriuwu_cli.core.errors import AhriuwuError, ArtifactError, InputError
 from ahriuwu_cli.core.files import write_atomically, write_json
+from ahriuwu_cli.core.lineage import require_parent
 
 FIELDS = {
     "config": {"model": {"dim": 8, "rates": [0.1, 1e-30, 1e22], "name": "größe"}},

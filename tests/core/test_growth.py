@@ -8,19 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ahriuwu_cli.core.artifact import (
-    MOST_GROWN,
-    Header,
-    Provenance,
-    check_fingerprint,
-    fingerprint_of,
-    grown_from,
-    has_grown,
-    is_parent,
-    outgrown,
-    require_parent,
-)
+from ahriuwu_cli.core.artifact import Header, Provenance, check_fingerprint, fingerprint_of
 from ahriuwu_cli.core.errors import ArtifactError
+from ahriuwu_cli.core.lineage import MOST_GROWN, grown_from, has_grown, is_parent, outgrown, require_parent
 
 MADE = Provenance(version="0", torch="0", date="")
 PRINTS = st.lists(st.text("0123456789abcdef", min_size=16, max_size=16), max_size=4, unique=True)

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from ahriuwu_cli.core.artifact import grown_from, read_header
+from ahriuwu_cli.core.artifact import read_header
 from ahriuwu_cli.core.errors import TrainingInterrupted
 from ahriuwu_cli.core.files import write_atomically
+from ahriuwu_cli.core.lineage import grown_from
 from ahriuwu_cli.episodes.config import DataSection
 from ahriuwu_cli.episodes.record import record, split
 from ahriuwu_cli.episodes.store import EpisodeStore

@@ -9,19 +9,23 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ahriuwu_cli.agent.config import HeadsConfig
 from ahriuwu_cli.agent.model import AgentModel
 from ahriuwu_cli.agent.train import finetune_agent
 from ahriuwu_cli.core.device import Runtime
+from ahriuwu_cli.core.errors import TrainingInterrupted
 from ahriuwu_cli.core.specs import ActionComponent, ActionSpec, FrameSpec, LatentSpec
 from ahriuwu_cli.dynamics.checkpoint import WorldSpecs
 from ahriuwu_cli.dynamics.config import DynamicsModelConfig, SamplerConfig
 from ahriuwu_cli.dynamics.model import Prediction
 from ahriuwu_cli.dynamics.sampler import Dream
 from ahriuwu_cli.dynamics.train import train_dynamics
+from ahriuwu_cli.imagination.config import ImagineSection
 from ahriuwu_cli.imagination.model import ImaginationModel
+from ahriuwu_cli.imagination.train import ImagineStage, train_imagination
 from ahriuwu_cli.latents.windows import LatentBatch
 from ahriuwu_cli.pipeline.config import Run
 
@@ -171,3 +175,28 @@ def arcade() -> Callable[..., Arcade]:
         return Arcade(ImaginationModel(agent))
 
     return make
+
+
+@pytest.fixture
+def straight_and_resumed(packed_run, agent_path, cpu_runtime, stop_at, tmp_path):
+    """Train by a section in one go, and stopped at step k and gone on: the tensors of both states."""
+
+    def call(section: ImagineSection, k: int) -> list[dict[str, Tensor]]:
+        def train(folder: str, *, resume: bool) -> str:
+            made = train_imagination(
+                section, agent_path, packed_run.packed, tmp_path / folder, cpu_runtime, seed=1, resume=resume
+            )
+            return made.header.fingerprint
+
+        whole = train("straight", resume=False)
+        stop_at(ImagineStage, k)
+        with pytest.raises(TrainingInterrupted):
+            train("broken", resume=False)
+        stop_at(ImagineStage, 0)
+        torch.manual_seed(999)
+        assert train("broken", resume=True) == whole
+        states = [load_file(tmp_path / name / "imagination.state.safetensors") for name in ("straight", "broken")]
+        assert states[0].keys() == states[1].keys()
+        return states
+
+    return call

@@ -15,8 +15,9 @@ from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.errors import InputError
 from ahriuwu_cli.core.training.sinks import read_metrics
 from ahriuwu_cli.episodes import environment
+from ahriuwu_cli.episodes.seeds import fresh_seeds
 from ahriuwu_cli.episodes.store import EpisodeStore
-from ahriuwu_cli.imagination.check import GameCheck, RealGame, check_seeds
+from ahriuwu_cli.imagination.check import CHECK_STREAM, GameCheck, RealGame
 from ahriuwu_cli.imagination.config import CheckSection
 from ahriuwu_cli.imagination.train import train_imagination
 from ahriuwu_cli.pipeline import stages
@@ -30,15 +31,7 @@ CHECK = CheckSection(every=2, episodes=3, max_steps=6)
 @pytest.fixture
 def game(packed_run) -> RealGame:
     tokenizer, _ = load_tokenizer(packed_run.tokenizer, CPU)
-    return RealGame(packed_run.config.data, tokenizer, check_seeds(0, 3, set()))
-
-
-def test_seeds_are_fixed_and_never_recorded_ones():
-    seeds = check_seeds(3, 5, set())
-    assert seeds == check_seeds(3, 5, set()) != check_seeds(4, 5, set())
-    assert len(set(seeds)) == 5
-    others = check_seeds(3, 5, {seeds[1]})
-    assert others[:4] == (seeds[0], *seeds[2:]) and seeds[1] not in others
+    return RealGame(packed_run.config.data, tokenizer, fresh_seeds(0, CHECK_STREAM, 3, set()))
 
 
 @pytest.mark.parametrize("transformer", ["frozen", "finetuned"])

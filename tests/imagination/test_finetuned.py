@@ -7,15 +7,15 @@ import math
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from ahriuwu_cli.agent.checkpoint import load_agent
-from ahriuwu_cli.agent.train import agent_losses, term_weights
+from ahriuwu_cli.agent.train import agent_losses, draw_mixed, term_weights
 from ahriuwu_cli.core.device import Runtime
-from ahriuwu_cli.core.errors import DeviceError, TrainingInterrupted
+from ahriuwu_cli.core.errors import DeviceError
 from ahriuwu_cli.core.training.loop import moved, train
 from ahriuwu_cli.core.training.sinks import read_metrics
 from ahriuwu_cli.dynamics.config import ObjectiveConfig
+from ahriuwu_cli.imagination.finetune import agent_section
 from ahriuwu_cli.imagination.losses import imagination_terms
 from ahriuwu_cli.imagination.memory import estimate_imagination_memory
 from ahriuwu_cli.imagination.model import load_imagination
@@ -132,7 +132,7 @@ def test_which_loss_trains_what(packed_run, stage):
     assert parts(terms.policy) == {"policy", "world"}
     assert parts(terms.value) == {"value", "world"}
     assert not terms.weighed.requires_grad and terms.weighed > 0
-    count, batch = stage._finetuning._draw(np.random.default_rng(0))
+    count, batch = draw_mixed(agent_section(stage._agent), stage._windows, np.random.default_rng(0))
     assert (count, len(batch.valid)) == (3, 4)  # of the agent's own section: 4 windows, 0.75 of them relevant
     recorded, _ = agent_losses(model.agent, batch, count, ObjectiveConfig(), 0.875, cloning=model.prior)
     assert set(recorded) == {"policy", "reward", "continue", "dynamics"}
@@ -154,25 +154,11 @@ def test_terms_are_normalised(stage):
 
 
 @pytest.mark.parametrize("k", [1, 3])
-def test_resume_is_exact(packed_run, agent_path, cpu_runtime, stop_at, tmp_path, k):
+def test_resume_is_exact(packed_run, straight_and_resumed, k):
     """Pitfall 14: N steps straight = k steps + resume + N-k steps; running averages and kept blocks included."""
     guard = packed_run.config.imagine.guard.model_copy(update={"disagreement_every": 1, "disagreement_rows": 2})
-    section = finetuned(packed_run, updates_per_rollout=2, guard=guard)
-    arguments = section, agent_path, packed_run.packed
-    whole = train_imagination(*arguments, tmp_path / "straight", cpu_runtime, seed=1, resume=False)
-    stop_at(ImagineStage, k)
-    with pytest.raises(TrainingInterrupted):
-        train_imagination(*arguments, tmp_path / "broken", cpu_runtime, seed=1, resume=False)
-    stop_at(ImagineStage, 0)
-    torch.manual_seed(999)
-    resumed = train_imagination(*arguments, tmp_path / "broken", cpu_runtime, seed=1, resume=True)
-    assert resumed.header.fingerprint == whole.header.fingerprint
-    left, right = (load_file(tmp_path / name / "imagination.state.safetensors") for name in ("straight", "broken"))
-    assert left.keys() == right.keys()
+    left, right = straight_and_resumed(finetuned(packed_run, updates_per_rollout=2, guard=guard), k)
     assert not [n for n in left if not torch.equal(left[n].nan_to_num(-1), right[n].nan_to_num(-1))]
-    terms = ("pmpo", "value", "recorded_policy", "recorded_reward", "recorded_continue", "recorded_dynamics")
-    assert {name for name in left if name.startswith("stage/square.")} == {f"stage/square.{term}" for term in terms}
-    assert {"stage/z_tilde", "stage/led", "stage/task", "stage/disagreement"} <= left.keys()
 
 
 def test_memory_counts_the_transformer_s_step(packed_run, agent_path, cpu_runtime, tmp_path, monkeypatch):

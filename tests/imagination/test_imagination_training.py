@@ -7,13 +7,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from ahriuwu_cli.agent.checkpoint import load_agent
 from ahriuwu_cli.agent.distribution import ActionDistribution
 from ahriuwu_cli.core.artifact import read_header, read_weights, write_weights
 from ahriuwu_cli.core.config import validate
-from ahriuwu_cli.core.errors import ArtifactError, ConfigError, DataError, DeviceError, TrainingInterrupted
+from ahriuwu_cli.core.errors import ArtifactError, ConfigError, DataError, DeviceError
 from ahriuwu_cli.core.training.loop import moved, train
 from ahriuwu_cli.core.training.sinks import read_metrics
 from ahriuwu_cli.dynamics.sampler import Dream, noise_from
@@ -206,20 +205,11 @@ def test_loading_is_strict(packed_run, stage, cpu_runtime, tmp_path, name):
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])
-def test_resume_is_exact(packed_run, agent_path, cpu_runtime, stop_at, tmp_path, k):
+def test_resume_is_exact(packed_run, straight_and_resumed, k):
     """Pitfall 14: N steps straight = k steps + resume + N-k steps, also amid the updates on one batch of rollouts."""
     section = packed_run.config.imagine.model_copy(update={"updates_per_rollout": 2})
-    arguments = section, agent_path, packed_run.packed
-    whole = train_imagination(*arguments, tmp_path / "straight", cpu_runtime, seed=1, resume=False)
-    stop_at(ImagineStage, k)
-    with pytest.raises(TrainingInterrupted):
-        train_imagination(*arguments, tmp_path / "broken", cpu_runtime, seed=1, resume=False)
-    stop_at(ImagineStage, 0)
-    torch.manual_seed(999)
-    resumed = train_imagination(*arguments, tmp_path / "broken", cpu_runtime, seed=1, resume=True)
-    assert resumed.header.fingerprint == whole.header.fingerprint
-    left, right = (load_file(tmp_path / name / "imagination.state.safetensors") for name in ("straight", "broken"))
-    assert left.keys() == right.keys() and not [name for name in left if not torch.equal(left[name], right[name])]
+    left, right = straight_and_resumed(section, k)
+    assert not [name for name in left if not torch.equal(left[name], right[name])]
     assert {"stage/agent", "stage/action", "stage/reward", "stage/alive"} <= left.keys()
 
 

@@ -17,6 +17,7 @@ from ahriuwu_cli.episodes.config import DataSection
 from ahriuwu_cli.episodes.episode import Episode
 from ahriuwu_cli.episodes.record import record
 from ahriuwu_cli.episodes.store import EpisodeStore
+from ahriuwu_cli.latents import build
 from ahriuwu_cli.latents.build import build_latents
 from ahriuwu_cli.latents.config import LatentsSection
 from ahriuwu_cli.latents.pack import pack_latents
@@ -141,3 +142,17 @@ def by_hand(tmp_path_factory: pytest.TempPathFactory, save_tokenizer: SaveTokeni
     source.build(dtype="float32")
     source.pack(dtype="float32", shard_frames=15)
     return source
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Frames of every episode that is really encoded."""
+    counts: list[int] = []
+    encode = build.encode_episode
+
+    def spy(tokenizer, frames, runtime, batch_size):
+        counts.append(len(frames))
+        return encode(tokenizer, frames, runtime, batch_size)
+
+    monkeypatch.setattr(build, "encode_episode", spy)
+    return counts

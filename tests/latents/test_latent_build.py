@@ -33,20 +33,6 @@ def own(recorded, tmp_path: Path):
     return type(recorded)(tmp_path / "own")
 
 
-@pytest.fixture
-def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Frames of every episode that is really encoded."""
-    counts: list[int] = []
-    encode = module.encode_episode
-
-    def spy(tokenizer, frames, runtime, batch_size):
-        counts.append(len(frames))
-        return encode(tokenizer, frames, runtime, batch_size)
-
-    monkeypatch.setattr(module, "encode_episode", spy)
-    return counts
-
-
 def test_counts_are_those_of_the_store(recorded) -> None:
     """Pitfall 13: counts compared with the source."""
     header, store = read_header(recorded.latents, "latents"), recorded.store

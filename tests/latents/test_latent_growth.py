@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from ahriuwu_cli.core.artifact import Header, grown_from, read_arrays, read_header
+from ahriuwu_cli.core.artifact import Header, read_arrays, read_header
 from ahriuwu_cli.core.errors import ArtifactError
+from ahriuwu_cli.core.lineage import grown_from
 from ahriuwu_cli.core.specs import LatentSpec
 from ahriuwu_cli.episodes.config import DataSection
 from ahriuwu_cli.episodes.record import record
@@ -28,20 +29,6 @@ def own(recorded, tmp_path: Path):
     source = type(recorded)(tmp_path / "own")
     record(source.episodes, GROWTH, seed=1, append=True)
     return source
-
-
-@pytest.fixture
-def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Frames of every episode that is really encoded."""
-    counts: list[int] = []
-    encode = module.encode_episode
-
-    def spy(tokenizer, frames, runtime, batch_size):
-        counts.append(len(frames))
-        return encode(tokenizer, frames, runtime, batch_size)
-
-    monkeypatch.setattr(module, "encode_episode", spy)
-    return counts
 
 
 def latents_of(source) -> Header:

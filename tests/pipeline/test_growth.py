@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from ahriuwu_cli.core.artifact import Header, Kind, grown_from, read_header
+from ahriuwu_cli.core.artifact import Header, Kind, read_header
 from ahriuwu_cli.core.errors import TrainingInterrupted
+from ahriuwu_cli.core.lineage import grown_from
 from ahriuwu_cli.core.report import Report
 from ahriuwu_cli.dynamics.train import DynamicsStage
 from ahriuwu_cli.episodes.store import EpisodeStore

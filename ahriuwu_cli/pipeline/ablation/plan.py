@@ -10,11 +10,11 @@ from typing import Any
 
 from pydantic import Field
 
-from ahriuwu_cli.core.config import Section, apply_overrides, read_toml, split_override, validate
+from ahriuwu_cli.core.config import Section, apply_overrides, read_toml, validate
 from ahriuwu_cli.core.errors import ConfigError
 from ahriuwu_cli.core.toml import value_text
 from ahriuwu_cli.pipeline.config import Run, RunConfig
-from ahriuwu_cli.pipeline.plans import plan_section, require_distinct
+from ahriuwu_cli.pipeline.plans import plan_section, require_distinct, require_within
 
 EXAMPLE = "examples/ablation/bricks/ablation.toml"
 CHANGEABLE = "dynamics."
@@ -141,13 +141,13 @@ def load_plan(path: Path, folder: Path | None, overrides: Sequence[str]) -> Plan
 
 def _item(path: Path, base: Run, shared: dict[str, Any], variant: Variant, seed: int, settings: Settings) -> Item:
     source = f"{path}, variant {value_text(variant.name)}"
-    for override in variant.overrides:
-        key, _ = split_override(override)
-        if not key.startswith(CHANGEABLE):
-            raise ConfigError(
-                f"{source}: it sets {key}; variants may change keys of [dynamics] only",
-                hint="change it for all of them in the base run's config, or with --set",
-            )
+    require_within(
+        variant.overrides,
+        CHANGEABLE,
+        f"{source}: it sets",
+        "variants may change keys of [dynamics] only",
+        "change it for all of them in the base run's config, or with --set",
+    )
     changes = [*variant.overrides, f"run.seed={seed}"]
     config = validate(RunConfig, apply_overrides(shared, changes), source, changes)
     steps = tuple(variant.sampling_steps or settings.sampling_steps)

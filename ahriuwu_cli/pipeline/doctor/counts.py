@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ahriuwu_cli.core.artifact import MADE_BY, Header, Kind, has_grown
+from ahriuwu_cli.core.artifact import MADE_BY, Header, Kind
+from ahriuwu_cli.core.lineage import has_grown
 from ahriuwu_cli.core.specs import LatentSpec
 from ahriuwu_cli.episodes.alignment import num_latents
 from ahriuwu_cli.latents.windows import latent_count

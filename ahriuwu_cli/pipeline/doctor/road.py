@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast, get_args
 
-from ahriuwu_cli.core.artifact import MADE_BY, Header, Kind, canonical, has_grown, read_header, require_parent
+from ahriuwu_cli.core.artifact import MADE_BY, Header, Kind, canonical, read_header
 from ahriuwu_cli.core.errors import AhriuwuError
+from ahriuwu_cli.core.lineage import has_grown, require_parent
 from ahriuwu_cli.core.specs import ActionSpec, LatentSpec
 from ahriuwu_cli.core.training.files import RunFiles
 from ahriuwu_cli.pipeline.config import Run

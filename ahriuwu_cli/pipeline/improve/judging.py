@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from ahriuwu_cli.core.artifact import read_header
 from ahriuwu_cli.core.device import apply_threads, resolve_runtime
 from ahriuwu_cli.core.files import write_json
 from ahriuwu_cli.episodes.store import EpisodeStore
-from ahriuwu_cli.evaluation.agents import evaluate_agents
-from ahriuwu_cli.evaluation.returns import finite_or_none
-from ahriuwu_cli.evaluation.statistics import paired_test
+from ahriuwu_cli.pipeline import stages
 from ahriuwu_cli.pipeline.improve.plan import Plan
 from ahriuwu_cli.pipeline.plans import read_json, say
-from ahriuwu_cli.pipeline.players import checkpoint_player, played_environment
+from ahriuwu_cli.pipeline.players import checkpoint_player
 
 
 def judge(plan: Plan, number: int) -> None:
@@ -34,24 +31,14 @@ def judge(plan: Plan, number: int) -> None:
         name: checkpoint_player(run, path, runtime, store.action_spec, store.frame_spec, name)
         for name, path in _checkpoints(plan, number).items()
     }
-    settings, seed = run.config.eval, run.config.run.seed
-    report = evaluate_agents(
-        {name: player.policy for name, player in players.items()},
-        played_environment(run, store),
-        run.evaluation / "agent",
-        settings,
-        seed=seed,
-        taken={record.seed for record in store.episodes},
-        fingerprints={name: player.fingerprint for name, player in players.items() if player.fingerprint},
-        on_agent=lambda name: print(f"playing {settings.episodes} episodes: {name}", file=sys.stderr),
-    )
+    report = stages.compare_players(run, store, players)
     agents: dict[str, Any] = report.data["agents"]
     mine = f"imagination-{number}"
     others = [name for name in agents if name in ("bc-0", f"imagination-{number - 1}")]
     facts = {
         "asked": _asked(plan, number),
         "agents": {name: {key: agent[key] for key in ("mean", "low", "high")} for name, agent in agents.items()},
-        "over": {name: _difference(agents[mine], agents[name], seed, settings.confidence) for name in others},
+        "over": {name: _difference(report.data["comparisons"], mine, name) for name in others},
     }
     write_json(this.result, facts)
 
@@ -89,13 +76,7 @@ def _asked(plan: Plan, number: int) -> dict[str, Any]:
     }
 
 
-def _difference(agent: dict[str, Any], baseline: dict[str, Any], seed: int, confidence: float) -> dict[str, Any]:
+def _difference(comparisons: list[dict[str, Any]], agent: str, baseline: str) -> dict[str, Any]:
     """Agent minus baseline over the paired episodes."""
-    result = paired_test(agent["returns"], baseline["returns"], seed, confidence=confidence)
-    return {
-        "difference": result.difference,
-        "low": finite_or_none(result.low),
-        "high": finite_or_none(result.high),
-        "p_value": result.p_value,
-        "n": result.n,
-    }
+    [found] = [entry for entry in comparisons if (entry["agent"], entry["baseline"]) == (agent, baseline)]
+    return {key: found[key] for key in ("difference", "low", "high", "p_value", "n")}

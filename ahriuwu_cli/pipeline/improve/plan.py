@@ -8,10 +8,10 @@ from pathlib import Path
 
 from pydantic import Field
 
-from ahriuwu_cli.core.config import Section, apply_overrides, read_toml, split_override, validate
-from ahriuwu_cli.core.errors import ConfigError, InputError
+from ahriuwu_cli.core.config import Section, apply_overrides, read_toml, validate
+from ahriuwu_cli.core.errors import InputError
 from ahriuwu_cli.pipeline.config import Run, RunConfig
-from ahriuwu_cli.pipeline.plans import plan_section
+from ahriuwu_cli.pipeline.plans import AgentsRun, plan_section, require_within
 
 EXAMPLE = "examples/improve.toml"
 CHANGEABLE = ("agent.", "imagine.")
@@ -32,28 +32,6 @@ class Settings(Section):
 
 
 @dataclass(frozen=True)
-class RoundRun(Run):
-    """A run that shares episodes, latents and dynamics with the other rounds and has its own agents."""
-
-    place: Path = Path()
-
-    @property
-    def agent(self) -> Path:
-        """The agent finetuned in this round."""
-        return self.place / "agent" / "agent.safetensors"
-
-    @property
-    def imagination(self) -> Path:
-        """The agent after this round's imagination training."""
-        return self.place / "imagination" / "imagination.safetensors"
-
-    @property
-    def evaluation(self) -> Path:
-        """Results of this round (a folder)."""
-        return self.place / "evaluation"
-
-
-@dataclass(frozen=True)
 class Round:
     """One round: 0 is the base run's own road, the others record first.
 
@@ -63,7 +41,7 @@ class Round:
     """
 
     number: int
-    run: RoundRun
+    run: AgentsRun
 
     @property
     def data(self) -> Path:
@@ -119,13 +97,13 @@ def load_plan(path: Path, folder: Path | None, rounds: int | None, overrides: Se
     config = path.parent / settings.run
     shared = apply_overrides(read_toml(config), [*overrides, f"eval.episodes={settings.evaluate}"])
     first = validate(RunConfig, shared, str(config), overrides)
-    for override in settings.overrides:
-        key, _ = split_override(override)
-        if not key.startswith(CHANGEABLE):
-            raise ConfigError(
-                f"{path}: overrides set {key}; later rounds may change keys of [agent] and [imagine] only",
-                hint="change it for all rounds in the base run's config, or with --set",
-            )
+    require_within(
+        settings.overrides,
+        CHANGEABLE,
+        f"{path}: overrides set",
+        "later rounds may change keys of [agent] and [imagine] only",
+        "change it for all rounds in the base run's config, or with --set",
+    )
     later = validate(RunConfig, apply_overrides(shared, settings.overrides), str(path), settings.overrides)
     place = folder or Path("runs") / f"improve-{first.run.name}"
     if place.resolve() == config.parent.resolve():
@@ -133,7 +111,7 @@ def load_plan(path: Path, folder: Path | None, rounds: int | None, overrides: Se
             f"{place} is the folder of the base run, which is left as it is", hint="give another folder with --dir"
         )
     made = [
-        Round(number, RoundRun(later if number else first, place, place=place / f"round-{number}"))
+        Round(number, AgentsRun(later if number else first, place, place=place / f"round-{number}"))
         for number in range(settings.rounds + 1)
     ]
     return Plan(path, Run(first, config.parent), settings, tuple(made))

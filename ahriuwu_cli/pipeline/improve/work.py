@@ -12,10 +12,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from ahriuwu_cli.core.artifact import Kind, grown_from, read_header
+from ahriuwu_cli.core.artifact import Kind, read_header
 from ahriuwu_cli.core.config import Section
 from ahriuwu_cli.core.errors import InputError
 from ahriuwu_cli.core.files import write_json
+from ahriuwu_cli.core.lineage import grown_from
 from ahriuwu_cli.core.report import Report
 from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.pipeline import stages

@@ -9,10 +9,10 @@ from typing import Any
 
 from pydantic import Field
 
-from ahriuwu_cli.core.config import Section, apply_overrides, read_toml, split_override, validate
+from ahriuwu_cli.core.config import Section, apply_overrides, read_toml, validate
 from ahriuwu_cli.core.errors import ConfigError
 from ahriuwu_cli.pipeline.config import Run, RunConfig
-from ahriuwu_cli.pipeline.plans import plan_section, require_distinct
+from ahriuwu_cli.pipeline.plans import AgentsRun, plan_section, require_distinct, require_within
 from ahriuwu_cli.pipeline.players import AGENTS
 
 EXAMPLE = "examples/lavagap/study.toml"
@@ -34,33 +34,6 @@ class Settings(Section):
         default_factory=list, description="`agent.key=value`, laid over the run for the baseline from scratch only"
     )
     best: float | None = Field(default=None, description="best known return, to say how much of the way to it is done")
-
-
-@dataclass(frozen=True)
-class SeedRun(Run):
-    """The shared world with agents in a place of their own."""
-
-    place: Path = Path()
-
-    @property
-    def scratch(self) -> Path:
-        """The seed's baseline."""
-        return self.place / "scratch" / "agent.safetensors"
-
-    @property
-    def agent(self) -> Path:
-        """The seed's finetuned agent."""
-        return self.place / "agent" / "agent.safetensors"
-
-    @property
-    def imagination(self) -> Path:
-        """The seed's weights after imagination training."""
-        return self.place / "imagination" / "imagination.safetensors"
-
-    @property
-    def evaluation(self) -> Path:
-        """The seed's results (a folder)."""
-        return self.place / "evaluation"
 
 
 @dataclass(frozen=True)
@@ -131,13 +104,13 @@ def load_plan(path: Path, folder: Path | None, overrides: Sequence[str]) -> Plan
         raise ConfigError(
             f"{path}: agents has {strange[0]!r}; expected some of {', '.join(AGENTS)}", hint=f"see {EXAMPLE}"
         )
-    for override in settings.scratch:
-        key, _ = split_override(override)
-        if not key.startswith(CHANGEABLE):
-            raise ConfigError(
-                f"{path}: scratch sets {key}; the baseline may change keys of [agent] only",
-                hint="change it for all agents in the run's config, or with --set",
-            )
+    require_within(
+        settings.scratch,
+        CHANGEABLE,
+        f"{path}: scratch sets",
+        "the baseline may change keys of [agent] only",
+        "change it for all agents in the run's config, or with --set",
+    )
     config = path.parent / settings.run
     shared = apply_overrides(read_toml(config), overrides)
     base_config = validate(RunConfig, shared, str(config), overrides)
@@ -153,5 +126,5 @@ def _item(path: Path, base: Run, shared: dict[str, Any], seed: int, settings: Se
 
     place = base.folder / f"seed{seed}"
     mine = config()
-    run = Run(mine, place) if settings.whole_roads else SeedRun(mine, base.folder, base.store, place)
+    run = Run(mine, place) if settings.whole_roads else AgentsRun(mine, base.folder, base.store, place)
     return Item(seed, run, replace(run, config=config(*settings.scratch)), place)
