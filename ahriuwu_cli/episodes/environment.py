@@ -31,6 +31,7 @@ EXTRAS: dict[str, tuple[str, str]] = {
     "ALE/": ("ale_py", "atari"),
     "MiniGrid-": ("minigrid", "minigrid"),
     "BabyAI-": ("minigrid", "minigrid"),
+    "MinAtar/": ("minatar.gym", "minatar"),
 }
 
 
@@ -49,7 +50,7 @@ class GameEnv:
     """One environment, made with `gymnasium.make(env_id, **options)`.
 
     An image observation (uint8, (h, w, 3), (h, w, 1) or (h, w)) is the frame; otherwise the frame is
-    what `render_mode="rgb_array"` draws. `info["expert_action"]`, offered by the environment or by a script
+    what `render_mode="rgb_array"` draws, in bytes or as floats from 0 to 1. `info["expert_action"]`, offered by the environment or by a script
     (experts.py), is given as a row.
 
     Args:
@@ -120,6 +121,8 @@ class GameEnv:
                 f"{self.env_id} drew {type(image).__name__}; expected a uint8 image",
                 hint="use an environment with image observations or render_mode 'rgb_array'",
             )
+        if np.issubdtype(image.dtype, np.floating):
+            image = _bytes_of(image, self.env_id)
         if self._crop is not None:
             image = _cropped(image, self._crop, self.env_id)
         frame = to_frame(image, self.frame_spec.height, self.frame_spec.width)
@@ -131,6 +134,18 @@ class GameEnv:
         if self._expert is not None:
             return {**info, EXPERT_ACTION: self._codec.to_row(self._expert(self._env.unwrapped))}
         return info
+
+
+def _bytes_of(image: np.ndarray, env_id: str) -> np.ndarray:
+    """A picture whose channels go from 0 to 1, in bytes."""
+    low, high = float(image.min()), float(image.max())
+    if not (low >= 0 and high <= 1):  # also where a channel is not a number
+        raise DataError(
+            f"{env_id} drew {image.dtype} between {low:g} and {high:g}; expected uint8, or floats from 0 to 1",
+            hint="wrap the environment so that it shows uint8 RGB or grey images",
+        )
+    pixels: np.ndarray = np.rint(image * 255).astype(np.uint8)
+    return pixels
 
 
 def _cropped(image: np.ndarray, crop: Sequence[int], env_id: str) -> np.ndarray:
@@ -200,6 +215,8 @@ def _import_extra(env_id: str) -> None:
                 ) from error
             if module == "ale_py":
                 package.ALEInterface.setLoggerMode(package.LoggerMode.Error)
+            if env_id not in gymnasium.registry and hasattr(package, "register_envs"):
+                package.register_envs()  # MinAtar's environments are known only after this
             gymnasium.register_envs(package)
             return
 

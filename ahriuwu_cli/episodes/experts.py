@@ -16,6 +16,8 @@ Expert = Callable[[Any], int]
 TURN_LEFT, TURN_RIGHT, FORWARD = 0, 1, 2
 HEADINGS = ((1, 0), (0, 1), (-1, 0), (0, -1))  # MiniGrid's directions 0..3 as (x, y)
 FREEWAY_UP = 1
+COURT = 10  # cells on a side of MinAtar's Breakout
+BALL_DOWN_RIGHT, BALL_DOWN_LEFT = 2, 3
 
 
 def expert_for(env_id: str) -> Expert | None:
@@ -63,8 +65,21 @@ def _occupied(env: Any, state: tuple[int, int, int]) -> bool:
     return cell is not None and cell.type != "goal"
 
 
+def meet_the_ball(env: Any) -> int:
+    """MinAtar Breakout: go where a falling ball will land, follow one that rises."""
+    game = env.game.env
+    target = int(game.ball_x)
+    if game.ball_dir in (BALL_DOWN_RIGHT, BALL_DOWN_LEFT):
+        way = COURT - 1 - int(game.ball_y)
+        path = (target + (way if game.ball_dir == BALL_DOWN_RIGHT else -way)) % (2 * COURT)
+        target = min(path, 2 * COURT - 1 - path)  # walls turn the ball back on the same column
+    move = "n" if target == game.pos else "l" if target < game.pos else "r"
+    return int(env.action_set.index(game.action_map.index(move)))
+
+
 EXPERTS: dict[str, Expert] = {
     "ALE/Freeway": cross_the_road,
+    "MinAtar/Breakout": meet_the_ball,
     "MiniGrid-Dynamic-Obstacles": walk_round_obstacles,
     "MiniGrid-LavaCrossing": walk_round_obstacles,
     "MiniGrid-LavaGap": walk_round_obstacles,

@@ -125,6 +125,32 @@ def test_minigrid_is_drawn(game: str) -> None:
     check_play(env, 64, 64)
 
 
+def test_minatar_is_drawn_cell_by_cell() -> None:
+    pytest.importorskip("minatar")
+    env = GameEnv("MinAtar/Breakout-v1", height=40, width=40, options={"sticky_action_prob": 0.0})
+    assert env.action_spec.components[0].num_classes == 3
+    check_play(env, 40, 40)
+    frame, _ = env.reset(seed=1)
+    cells = frame[::4, ::4]
+    assert np.array_equal(np.kron(cells, np.ones((4, 4, 1), np.uint8)), frame)
+    assert len({tuple(colour) for colour in cells[1:4].reshape(-1, 3)}) == 1  # three rows of bricks
+    assert frame.max() > 200
+
+
+class Painted(Drawn):
+    """Draws floats."""
+
+    def render(self) -> Any:
+        return np.array([[[0.0, 0.5, 1.0]]], np.float32) * (1 + self.canvas[0, 0, 0])
+
+
+def test_a_picture_of_floats_from_0_to_1_is_turned_into_bytes(register: Register) -> None:
+    env = GameEnv(register(spaces.Box(0, 1, (3,), np.float32), spaces.Discrete(2), Painted), height=8, width=8)
+    assert env.reset(seed=0)[0][3, 3].tolist() == [0, 128, 255]
+    with pytest.raises(DataError, match=r"between 0 and 2; expected uint8, or floats from 0 to 1"):
+        env.step(np.zeros(1, np.float32))
+
+
 def test_classic_control_is_drawn() -> None:
     pytest.importorskip("pygame")
     env = GameEnv("CartPole-v1", height=40, width=60)
@@ -204,7 +230,13 @@ def test_unusable_action_space_is_refused_and_the_environment_closed(register: R
 
 
 @pytest.mark.parametrize(
-    ("env_id", "extra"), [("ALE/Pong-v5", "atari"), ("MiniGrid-Empty-8x8-v0", "minigrid"), ("BabyAI-X-v0", "minigrid")]
+    ("env_id", "extra"),
+    [
+        ("ALE/Pong-v5", "atari"),
+        ("MiniGrid-Empty-8x8-v0", "minigrid"),
+        ("BabyAI-X-v0", "minigrid"),
+        ("MinAtar/Breakout-v1", "minatar"),
+    ],
 )
 def test_missing_extra_is_named(env_id: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> None:
@@ -223,7 +255,7 @@ def test_extras_are_imported_only_when_asked_for() -> None:
         "import gymnasium\n"
         "assert 'ahriuwu/Bricks-v0' not in gymnasium.registry\n"
         "GameEnv('ahriuwu/Bricks-v0', height=32, width=32).reset(0)\n"
-        "print(*{'ale_py', 'minigrid', 'pygame', 'torch'} & set(sys.modules))\n"
+        "print(*{'ale_py', 'minatar', 'minigrid', 'pygame', 'torch'} & set(sys.modules))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

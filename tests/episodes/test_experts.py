@@ -54,3 +54,18 @@ def test_freeway_walks_up():
     _, info = env.reset(0)
     assert env.action_spec.components[0].labels[int(info[EXPERT_ACTION][0])] == "UP"
     env.close()
+
+
+@pytest.mark.parametrize("game", ["MinAtar/Breakout-v0", "MinAtar/Breakout-v1"])  # all six actions, only three
+def test_breakout_never_misses_the_ball(game: str):
+    pytest.importorskip("minatar")
+
+    def court() -> GameEnv:
+        return GameEnv(game, height=40, width=40, options={"sticky_action_prob": 0.0})
+
+    env = court()
+    spec = env.action_spec
+    env.close()
+    for episode in play_episodes(court, NoisyExpertPolicy(spec, 0.0), range(4), policy_seed=0, max_steps=200):
+        assert len(episode.rewards) == 200
+        assert episode.total_reward > 10

@@ -51,7 +51,17 @@ def test_shrinking_by_a_fraction_weighs_by_area() -> None:
 
 def test_enlarging_interpolates_between_centres() -> None:
     image = np.repeat(np.array([[0], [100]], np.uint8)[:, :, None], 3, axis=2)
-    assert to_frame(image, 4, 1)[:, 0, 0].tolist() == [0, 25, 75, 100]
+    assert to_frame(image, 3, 1)[:, 0, 0].tolist() == [0, 50, 100]
+    assert to_frame(image, 5, 1)[:, 0, 0].tolist() == [0, 10, 50, 90, 100]
+
+
+@settings(deadline=None)
+@given(st.integers(1, 6), st.integers(1, 6), st.integers(0, 99))
+def test_enlarging_by_a_whole_factor_repeats_pixels(down: int, across: int, seed: int) -> None:
+    image = np.random.default_rng(seed).integers(0, 256, (8, 9, 3), dtype=np.uint8)
+    frame = to_frame(image, 8 * down, 9 * across)
+    assert np.array_equal(frame.reshape(8, down, 9, across, 3)[:, -1, :, -1], image)
+    assert np.array_equal(frame[::down, ::across], image)
 
 
 def test_grey_becomes_rgb() -> None:
