@@ -13,6 +13,7 @@ from ahriuwu_cli.core.artifact import read_weights
 from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.errors import DeviceError, TrainingError, TrainingInterrupted
 from ahriuwu_cli.core.training.loop import moved, train
+from ahriuwu_cli.core.training.progress import ProgressDisplay
 from ahriuwu_cli.core.training.sinks import Means, read_metrics
 from ahriuwu_cli.core.training.state import make_optimizer
 
@@ -261,6 +262,17 @@ def test_a_terminal_gets_a_bar_and_the_warnings_above_it(tmp_path, toy, settings
     assert "12/12" in err
     assert "steps/s" in err
     assert "warning: dynamics: step 3: the loss is nan" in err
+
+
+def test_progress_names_no_loss_before_the_first_is_known(capsys, monkeypatch):
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    display = ProgressDisplay("dynamics", 0, 9, interval=0.0)
+    display.update(1)
+    display.measured(0.25)
+    display.update(2)
+    first, second = capsys.readouterr().err.splitlines()
+    assert "step 1/9  loss -  " in first
+    assert "step 2/9  loss 0.25  " in second
 
 
 def test_a_run_without_a_terminal_prints_plain_lines_on_stderr(tmp_path, toy, settings, cpu, capsys, monkeypatch):

@@ -19,7 +19,7 @@ class ProgressDisplay:
         self._first = self._step = step
         self._total = total
         self._interval = interval
-        self._loss = float("nan")
+        self._loss = "-"  # until the first log point
         self._console = Console(stderr=True)
         self._started = time.monotonic()
         self._printed = self._started
@@ -47,9 +47,9 @@ class ProgressDisplay:
 
     def measured(self, loss: float) -> None:
         """Take the averaged loss of a log point."""
-        self._loss = loss
+        self._loss = f"{loss:.4g}"
         if self._bar is not None:
-            self._bar.update(self._task, loss=f"{loss:.4g}", speed=f"{self._speed():.3g}")
+            self._bar.update(self._task, loss=self._loss, speed=f"{self._speed():.3g}")
 
     def warn(self, text: str) -> None:
         """Print a warning above the bar."""
@@ -72,7 +72,7 @@ class ProgressDisplay:
         speed = self._speed()
         left = timedelta(seconds=round((self._total - self._step) / speed)) if speed > 0 else "-"
         self._console.print(
-            f"{self._name}: step {self._step}/{self._total}  loss {self._loss:.4g}  {speed:.3g} steps/s  left {left}",
+            f"{self._name}: step {self._step}/{self._total}  loss {self._loss}  {speed:.3g} steps/s  left {left}",
             markup=False,
             highlight=False,
             soft_wrap=True,
