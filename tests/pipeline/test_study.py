@@ -281,7 +281,7 @@ def test_numbers_by_hand() -> None:
         "imagination minus WM+BC: +2.00 (", "p = 0.062 over 6 paired episodes; by seed +1.00, +3.00",
         "imagination returns 2.00 (", "covers 0.50 (",
         "of the way from WM+BC to the best known return (6.00)", "WM+BC minus BC from scratch: +0.50 (",
-        "the order random 0.00 < dataset 1.00 <= WM+BC 2.00 <= imagination 4.00: holds",
+        "the order random 0.00 < dataset 1.00 <= WM+BC 2.00 < imagination 4.00: holds",
         "for the world that all seeds share: tokenizer 2.0, dynamics 4.0",
     ):  # fmt: skip
         assert words in text
@@ -296,6 +296,11 @@ def test_an_order_that_does_not_hold_is_said_so() -> None:
     assert covered["share"] == pytest.approx(-1 / 3 / 7)
     assert [row[0] for row in report.rows][-1] == "expert"
     assert any(note.endswith("imagination 1.67: does not hold") for note in report.notes)
+
+
+def test_imagination_that_gains_nothing_is_no_step_up() -> None:
+    facts = made_up([[2, 2, 2], [2, 2, 2]], [[2, 2, 2], [2, 2, 2]])
+    assert make_table(results_of(facts, best=6.0)).data["verdicts"]["ladder"]["holds"] is False
 
 
 def test_losses_have_differences_but_no_ratio() -> None:

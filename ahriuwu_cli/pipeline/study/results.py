@@ -95,7 +95,7 @@ def judge(
     holds = None
     if len(means) == len(LADDER):
         random, dataset, bc, imagination = means.values()
-        holds = random < dataset <= bc <= imagination
+        holds = random < dataset <= bc < imagination
     return {
         "imagination": _comparison(pooled, "imagination", "bc"),
         "bc": _comparison(pooled, "bc", "scratch"),

@@ -74,7 +74,7 @@ def verdicts(results: Mapping[str, Any]) -> list[str]:
     if ladder["holds"] is not None:
         values = " ".join(
             f"{sign}{LABELS[name]} {mean:.2f}"
-            for sign, (name, mean) in zip(("", "< ", "<= ", "<= "), ladder["means"].items(), strict=True)
+            for sign, (name, mean) in zip(("", "< ", "<= ", "< "), ladder["means"].items(), strict=True)
         )
         lines.append(f"the order {values}: {'holds' if ladder['holds'] else 'does not hold'}")
     return lines
