@@ -29,6 +29,9 @@ class DataSection(Section):
         description="random, noisy-expert, or the path of an agent or imagination checkpoint",
     )
     noise: float = Field(default=0.5, ge=0, le=1, description="share of random actions of noisy-expert")
+    random_episodes: float = Field(
+        default=0.0, ge=0, le=1, description="share of whole episodes that noisy-expert plays at random"
+    )
     max_episode_steps: int = Field(default=0, ge=0, description="truncate episodes here; 0 keeps the env's own limit")
     heldout_fraction: float = Field(default=0.1, gt=0, lt=1, description="share of whole episodes held out")
     task: str = Field(default="play", min_length=1, description="name of the task in the episode store")

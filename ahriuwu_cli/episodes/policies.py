@@ -84,30 +84,41 @@ class RandomPolicy:
 class NoisyExpertPolicy:
     """The environment's scripted expert, with a uniformly random action instead at a share `noise` of the steps.
 
+    A share `random_episodes` of the episodes is played at random from end to end, as in recordings of several players
+    of whom some cannot play.
+
     Raises:
-        ConfigError: noise outside 0..1.
+        ConfigError: a share outside 0..1.
         InputError: (from `act`) the environment offers no expert, or one that does not fit the spec.
     """
 
-    def __init__(self, spec: ActionSpec, noise: float) -> None:
-        if not 0.0 <= noise <= 1.0:
-            raise ConfigError(f"noise is {noise}; expected 0..1", hint="correct data.noise")
-        self.name = f"noisy-expert({noise:g})"
+    def __init__(self, spec: ActionSpec, noise: float, random_episodes: float = 0.0) -> None:
+        for key, share in (("noise", noise), ("random_episodes", random_episodes)):
+            if not 0.0 <= share <= 1.0:
+                raise ConfigError(f"{key} is {share}; expected 0..1", hint=f"correct data.{key}")
+        mixed = f", {random_episodes:g} of the episodes random" if random_episodes else ""
+        self.name = f"noisy-expert({noise:g}{mixed})"
         self._spec = spec
         self._noise = noise
+        self._random_episodes = random_episodes
         self._slots = SlotStreams()
+        self._noises: list[float] = []
 
     def reset(self, num_envs: int, seed: int) -> None:
         """Get ready for `num_envs` slots."""
         self._slots.reset(num_envs, seed)
+        self._noises = [self._noise] * num_envs
 
     def act(self, frames: np.ndarray, first: np.ndarray, infos: list[dict[str, Any]]) -> np.ndarray:
         """Give the expert's or random rows (N, A) float32."""
         streams = self._slots.begin(first, infos)
+        if self._random_episodes:
+            for slot in np.flatnonzero(first):
+                self._noises[slot] = 1.0 if streams[slot].random() < self._random_episodes else self._noise
         rows = []
-        for rng, info in zip(streams, infos, strict=True):
+        for rng, info, noise in zip(streams, infos, self._noises, strict=True):
             expert = self._expert(info)
-            rows.append(random_row(self._spec, rng) if rng.random() < self._noise else expert)
+            rows.append(random_row(self._spec, rng) if rng.random() < noise else expert)
         return np.stack(rows)
 
     def _expert(self, info: dict[str, Any]) -> np.ndarray:

@@ -43,7 +43,7 @@ def built_in_policy(data: DataSection, spec: ActionSpec) -> Policy:
     if data.policy == "random":
         return RandomPolicy(spec)
     if data.policy == "noisy-expert":
-        return NoisyExpertPolicy(spec, data.noise)
+        return NoisyExpertPolicy(spec, data.noise, data.random_episodes)
     raise InputError(
         f"policy {data.policy!r} is not known; expected random, noisy-expert or an agent checkpoint",
         hint="correct data.policy or --policy",

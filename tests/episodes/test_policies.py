@@ -51,6 +51,21 @@ def test_noise_is_the_share_of_random_actions() -> None:
     assert NoisyExpertPolicy(SPEC, 0.3).name == "noisy-expert(0.3)"
 
 
+def test_some_episodes_are_random_from_end_to_end() -> None:
+    seeds = range(400)
+    policy = NoisyExpertPolicy(SPEC, 0.2, random_episodes=0.25)
+    policy.reset(len(seeds), seed=0)
+    rows = np.stack([act(policy, [t == 0] * len(seeds), infos_of(*seeds))[:, 0] for t in range(60)])
+    shares = (rows != 7).mean(axis=0)  # of random actions, one per episode
+    assert abs((shares > 0.9).mean() - 0.25) < 0.06
+    assert abs(shares[shares < 0.9].mean() - 0.2) < 0.02
+    assert policy.name == "noisy-expert(0.2, 0.25 of the episodes random)"
+    beside = NoisyExpertPolicy(SPEC, 0.2, random_episodes=0.25)
+    beside.reset(2, seed=0)  # the kind is the episode's own, whatever slot plays it
+    for t in range(60):
+        assert act(beside, [t == 0] * 2, infos_of(17, 3))[:, 0].tolist() == rows[t, [17, 3]].tolist()
+
+
 def test_noisy_expert_without_an_expert_says_so() -> None:
     policy = NoisyExpertPolicy(SPEC, 0.5)
     policy.reset(1, seed=0)
@@ -66,6 +81,8 @@ def test_noisy_expert_without_an_expert_says_so() -> None:
 def test_noise_outside_its_range_is_refused(noise: float) -> None:
     with pytest.raises(ConfigError, match="noise"):
         NoisyExpertPolicy(SPEC, noise)
+    with pytest.raises(ConfigError, match="random_episodes"):
+        NoisyExpertPolicy(SPEC, 0.5, noise)
 
 
 def test_repeat_last_repeats_within_an_episode() -> None:
