@@ -27,8 +27,9 @@ from ahriuwu_cli.agent.model import AgentModel, DistanceHead
 from ahriuwu_cli.agent.objective import alive_loss, cloning_loss, reward_loss
 from ahriuwu_cli.agent.occupancy import BucketsEver
 from ahriuwu_cli.core.artifact import Kind
-from ahriuwu_cli.core.device import Runtime, estimate_step_memory, require_memory
+from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.lineage import require_parent
+from ahriuwu_cli.core.memory import estimate_step_memory, require_memory
 from ahriuwu_cli.core.training.loop import TrainResult, train
 from ahriuwu_cli.core.training.stage import ArtifactFields, StageState
 from ahriuwu_cli.dynamics.checkpoint import World, WorldSpecs, load_world

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from ahriuwu_cli.core.artifact import Kind
-from ahriuwu_cli.core.device import Runtime, estimate_step_memory, require_memory
+from ahriuwu_cli.core.device import Runtime
+from ahriuwu_cli.core.memory import estimate_step_memory, require_memory
 from ahriuwu_cli.core.training.loop import TrainResult, train
 from ahriuwu_cli.core.training.stage import ArtifactFields, StageState
 from ahriuwu_cli.dynamics.checkpoint import WorldSpecs

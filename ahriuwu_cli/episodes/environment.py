@@ -50,8 +50,8 @@ class GameEnv:
     """One environment, made with `gymnasium.make(env_id, **options)`.
 
     An image observation (uint8, (h, w, 3), (h, w, 1) or (h, w)) is the frame; otherwise the frame is
-    what `render_mode="rgb_array"` draws, in bytes or as floats from 0 to 1. `info["expert_action"]`, offered by the environment or by a script
-    (experts.py), is given as a row.
+    what `render_mode="rgb_array"` draws, in bytes or as floats from 0 to 1. `info["expert_action"]`, offered by
+    the environment or by a script (experts.py), is given as a row.
 
     Args:
         env_id: Gymnasium id.

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ahriuwu_cli.agent.checkpoint import LoadedAgent, agent_from_header
-from ahriuwu_cli.core.device import Runtime, estimate_step_memory, require_memory
+from ahriuwu_cli.core.device import Runtime
+from ahriuwu_cli.core.memory import estimate_step_memory, require_memory
 from ahriuwu_cli.imagination.config import ImagineSection
 from ahriuwu_cli.imagination.finetune import agent_section
 from ahriuwu_cli.imagination.losses import imagination_loss

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from ahriuwu_cli.core.artifact import Kind
-from ahriuwu_cli.core.device import Runtime, estimate_step_memory, require_memory
+from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.errors import ConfigError, DataError
+from ahriuwu_cli.core.memory import estimate_step_memory, require_memory
 from ahriuwu_cli.core.specs import FrameSpec
 from ahriuwu_cli.core.training.config import TrainSettings
 from ahriuwu_cli.core.training.loop import TrainResult, train

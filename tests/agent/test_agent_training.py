@@ -129,7 +129,7 @@ def test_terms_are_normalised_by_their_running_rms(stage):
 
 
 def test_a_step_that_does_not_fit_is_refused(packed_run, dynamics_path, cpu_runtime, tmp_path, monkeypatch):
-    monkeypatch.setattr("ahriuwu_cli.core.device.available_memory", lambda device: 10_000)
+    monkeypatch.setattr("ahriuwu_cli.core.memory.available_memory", lambda device: 10_000)
     with pytest.raises(DeviceError, match="one agent step needs about") as caught:
         finetune_agent(packed_run.config.agent, dynamics_path, packed_run.packed, tmp_path / "x", cpu_runtime, seed=0)
     assert "batch_size" in caught.value.hint

@@ -138,7 +138,7 @@ def test_it_cannot_dream(packed_run, cpu_runtime, cloned, tmp_path):
 
 
 def test_a_step_that_does_not_fit_is_refused(cloned, tmp_path, monkeypatch):
-    monkeypatch.setattr("ahriuwu_cli.core.device.available_memory", lambda device: 10_000)
+    monkeypatch.setattr("ahriuwu_cli.core.memory.available_memory", lambda device: 10_000)
     with pytest.raises(DeviceError, match="one agent step needs about"):
         cloned(tmp_path / "x")
     assert not (tmp_path / "x").exists()

@@ -182,7 +182,7 @@ def test_latents_that_the_tokenizer_does_not_give(capfd) -> None:
 
 
 def test_a_step_that_does_not_fit_into_memory(capfd, monkeypatch) -> None:
-    monkeypatch.setattr("ahriuwu_cli.core.device.available_memory", lambda device: 1000)
+    monkeypatch.setattr("ahriuwu_cli.core.memory.available_memory", lambda device: 1000)
     assert "training step, no bootstrap needs about" in refused(capfd, "dynamics", *TINY)
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ahriuwu_cli.core.device import Runtime, estimate_step_memory, saved_bytes
+from ahriuwu_cli.core.device import Runtime
+from ahriuwu_cli.core.memory import estimate_step_memory, saved_bytes
 from ahriuwu_cli.core.training.loop import train
 from ahriuwu_cli.core.training.recompute import Recomputing, set_recompute
 from ahriuwu_cli.core.training.sinks import read_metrics

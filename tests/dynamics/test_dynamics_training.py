@@ -221,7 +221,7 @@ def test_resume_is_exact(packed_run, cpu_runtime, stop_at, tmp_path, k):
 
 
 def test_a_step_that_does_not_fit_is_refused_before_anything_is_written(packed_run, cpu_runtime, tmp_path, monkeypatch):
-    monkeypatch.setattr("ahriuwu_cli.core.device.available_memory", lambda device: 10_000)
+    monkeypatch.setattr("ahriuwu_cli.core.memory.available_memory", lambda device: 10_000)
     with pytest.raises(DeviceError, match="one dynamics step needs about") as caught:
         train_dynamics(packed_run.config.dynamics, packed_run.packed, tmp_path / "x", cpu_runtime, seed=0)
     assert "batch_size" in caught.value.hint

@@ -177,7 +177,7 @@ def test_memory_counts_the_transformer_s_step(packed_run, agent_path, cpu_runtim
     )
     agent.header.config["agent"]["train"]["batch_size"] *= 4
     assert need() > whole
-    monkeypatch.setattr("ahriuwu_cli.core.device.available_memory", lambda device: whole // 2)
+    monkeypatch.setattr("ahriuwu_cli.core.memory.available_memory", lambda device: whole // 2)
     with pytest.raises(DeviceError, match="one imagination step needs about"):
         train_imagination(finetuned(packed_run), agent_path, packed_run.packed, tmp_path / "x", cpu_runtime, seed=0)
 

@@ -240,7 +240,7 @@ def test_episodes_that_are_too_short_are_refused(packed_run):
 
 
 def test_a_step_that_does_not_fit_is_refused(packed_run, agent_path, cpu_runtime, tmp_path, monkeypatch):
-    monkeypatch.setattr("ahriuwu_cli.core.device.available_memory", lambda device: 10_000)
+    monkeypatch.setattr("ahriuwu_cli.core.memory.available_memory", lambda device: 10_000)
     with pytest.raises(DeviceError, match="one imagination step needs about"):
         train_imagination(packed_run.config.imagine, agent_path, packed_run.packed, tmp_path / "x", cpu_runtime, seed=0)
     assert not (tmp_path / "x").exists()

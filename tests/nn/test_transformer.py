@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from ahriuwu_cli.core.device import saved_bytes
+from ahriuwu_cli.core.memory import saved_bytes
 from ahriuwu_cli.core.training.recompute import set_recompute
 from ahriuwu_cli.nn.attention import TimeScope
 from ahriuwu_cli.nn.transformer import SpaceTimeTransformer, SwiGLU, gated

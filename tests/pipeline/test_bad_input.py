@@ -192,7 +192,7 @@ def test_fp16_on_the_cpu(refused, run_dir, monkeypatch, command) -> None:
 
 @pytest.mark.parametrize("command", TRAININGS)
 def test_too_little_memory(refused, run_dir, monkeypatch, command) -> None:
-    monkeypatch.setattr("ahriuwu_cli.core.device.available_memory", lambda device: 10_000)
+    monkeypatch.setattr("ahriuwu_cli.core.memory.available_memory", lambda device: 10_000)
     error, hint = refused(2, *command.split(), "-c", run_dir / "run.toml", "--overwrite")
     assert " step needs about " in error
     assert "batch_size" in hint

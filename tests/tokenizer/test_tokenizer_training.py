@@ -166,7 +166,7 @@ def test_memory_is_checked_before_data(
 ) -> None:
     frame = FrameSpec(height=16, width=16, fps=10)
     check_tokenizer_memory(make_small(kind), frame, CPU)
-    monkeypatch.setattr("ahriuwu_cli.core.device.available_memory", lambda device: 1000)
+    monkeypatch.setattr("ahriuwu_cli.core.memory.available_memory", lambda device: 1000)
     with pytest.raises(DeviceError, match="one tokenizer step needs about"):
         check_tokenizer_memory(make_small(kind), frame, CPU)
 

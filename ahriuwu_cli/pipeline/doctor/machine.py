@@ -15,8 +15,9 @@ import torch
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from ahriuwu_cli.core.device import GIB, Precision, available_memory, has_native_bf16, resolve_runtime
+from ahriuwu_cli.core.device import Precision, has_native_bf16, resolve_runtime
 from ahriuwu_cli.core.errors import ConfigError, DeviceError
+from ahriuwu_cli.core.memory import GIB, available_memory
 from ahriuwu_cli.core.training.config import RunSection
 from ahriuwu_cli.pipeline.doctor.findings import Area, counted
 from ahriuwu_cli.tokenizer.perceptual import load_lpips
