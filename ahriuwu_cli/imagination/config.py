@@ -65,6 +65,9 @@ class ImagineSection(Section):
     alpha: float = Field(default=0.5, ge=0, le=1, description="weight of the positive set in PMPO")
     beta: float = Field(default=0.3, ge=0, le=10, description="weight of the KL to the behavioural prior")
     value_ema: float = Field(default=0.98, ge=0, lt=1, description="decay of the slow value target; 0 turns it off")
+    value_only_steps: int = Field(
+        default=0, ge=0, description="first steps in which the value learns alone; the policy stays the prior"
+    )
     guard: GuardSection = Field(default_factory=GuardSection)
     check: CheckSection = Field(default_factory=CheckSection)
     train: TrainSettings
@@ -74,5 +77,14 @@ class ImagineSection(Section):
         if self.train.accumulate != 1:
             raise ValueError(
                 f"a step has one batch of rollouts: train.accumulate must be 1, found {self.train.accumulate}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _policy_learns_too(self) -> ImagineSection:
+        if self.value_only_steps >= self.train.steps:
+            raise ValueError(
+                f"imagine.value_only_steps is {self.value_only_steps}; expected fewer than imagine.train.steps, "
+                f"{self.train.steps}"
             )
         return self

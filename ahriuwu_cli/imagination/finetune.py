@@ -60,10 +60,13 @@ class Finetuning:
         settings: ImagineSection,
         outside: Outside,
         rng: np.random.Generator,
+        *,
+        value_only: bool = False,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Sum of all terms, each over its running RMS; those of the recorded batch weigh what they do in [agent].
 
-        Rewards and continues of a rollout stay as they were read when it was dreamed.
+        With `value_only` PMPO is not among them. Rewards and continues of a rollout stay as they were read when it was
+        dreamed.
         """
         agent = read_again(model.agent, rollout, self._tau_context, self._sampler.context_length)
         terms, metrics = imagination_terms(model, replace(rollout, agent=agent), settings, outside)
@@ -72,7 +75,9 @@ class Finetuning:
             model.agent, batch.to(self._device), num_relevant, self._objective, self._tau_context, cloning=model.prior
         )
         weights = term_weights(self._section)
-        losses = [self._pmpo(terms), self._rms.normalise("value", terms.value)]
+        losses = [self._rms.normalise("value", terms.value)]
+        if not value_only:
+            losses.append(self._pmpo(terms))
         for name, value in recorded.items():
             losses.append(weights[name] * self._rms.normalise(f"recorded_{name}", value))
         named = {name.replace("policy", "prior"): value for name, value in more.items()}

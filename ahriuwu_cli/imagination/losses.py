@@ -35,11 +35,16 @@ class Terms:
 
 
 def imagination_loss(
-    model: ImaginationModel, rollout: Rollout, settings: ImagineSection, outside: Outside | None = None
+    model: ImaginationModel,
+    rollout: Rollout,
+    settings: ImagineSection,
+    outside: Outside | None = None,
+    *,
+    value_only: bool = False,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The sum of both losses; see `imagination_terms`."""
+    """The sum of both losses, or the value's alone; see `imagination_terms`."""
     terms, metrics = imagination_terms(model, rollout, settings, outside)
-    return terms.policy + terms.value, metrics
+    return terms.value if value_only else terms.policy + terms.value, metrics
 
 
 def imagination_terms(

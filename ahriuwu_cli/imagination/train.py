@@ -67,6 +67,10 @@ class ImagineStage:
         """PMPO and value loss on a batch of rollouts, drawn anew every `updates_per_rollout` steps.
 
         With the transformer also the losses on recorded data (see imagination/finetune.py).
+
+        Decision: in the first `value_only_steps` PMPO has no say. The value starts near zero, so where rewards are
+        positive nearly every advantage is too, and half of PMPO's weight lies on the few decisions that are not,
+        whatever they are.
         """
         settings = self._section
         if self._rollout is None or step % settings.updates_per_rollout == 0:
@@ -75,10 +79,13 @@ class ImagineStage:
         if step:
             self.module.follow(settings.value_ema)
         outside = self._guard.judge(self._rollout)
+        value_only = step < settings.value_only_steps
         if self._finetuning is None:
-            loss, found = imagination_loss(self.module, self._rollout, settings, outside)
+            loss, found = imagination_loss(self.module, self._rollout, settings, outside, value_only=value_only)
         else:
-            loss, found = self._finetuning.loss(self.module, self._rollout, settings, outside, self._rng)
+            loss, found = self._finetuning.loss(
+                self.module, self._rollout, settings, outside, self._rng, value_only=value_only
+            )
         metrics: dict[str, Tensor | float] = dict(found)
         if self._check is not None and self._check.due(step):
             with self._uncompiled():

@@ -114,6 +114,17 @@ def gradients(stage, loss) -> set[str]:
     return {name for name, gradient in zip(names, found, strict=True) if gradient is not None and gradient.any()}
 
 
+def test_the_policy_waits_for_the_value_and_what_is_recorded_does_not(packed_run, agent_path, cpu_runtime):
+    stage = stage_of(packed_run, agent_path, cpu_runtime, transformer="finetuned", value_only_steps=1)
+    for parameter in stage.trained().values():
+        parameter.requires_grad_(True)
+    first, second = (gradients(stage, stage.loss(step)[0]) for step in range(2))
+    assert not any(name.startswith("agent.policy.") for name in first)
+    assert any(name.startswith("prior.") for name in first)
+    assert any(name.startswith("agent.world.") for name in first)
+    assert any(name.startswith("agent.policy.") for name in second)
+
+
 def test_which_loss_trains_what(packed_run, stage):
     """PMPO and value reach the transformer; cloning trains the prior's head and never the policy's."""
     with torch.no_grad():

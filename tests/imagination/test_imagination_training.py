@@ -107,6 +107,24 @@ def test_the_loss_and_its_gradients_are_there(stage):
     assert all(parameter.grad is None for parameter in frozen)
 
 
+def test_the_value_alone_learns_first(packed_run, agent_path, cpu_runtime):
+    stage = stage_of(packed_run, agent_path, cpu_runtime, value_only_steps=2)
+    with torch.no_grad():
+        stage.module.value.out.weight.normal_(std=0.1)
+    for parameter in stage.trained().values():
+        parameter.requires_grad_(True)
+    learned = []
+    for step in range(3):
+        stage.module.zero_grad(set_to_none=True)
+        stage.loss(step)[0].backward()
+        learned.append(
+            {name.split(".")[0] for name, parameter in stage.trained().items() if parameter.grad is not None}
+        )
+    assert learned == [{"value"}, {"value"}, {"value", "agent"}]
+    with pytest.raises(ConfigError, match=r"imagine\.value_only_steps is 4; expected fewer"):
+        validate(ImagineSection, packed_run.config.imagine.model_dump() | {"value_only_steps": 4}, "here")
+
+
 # ---------------------------------------------------------------- rollouts
 
 
