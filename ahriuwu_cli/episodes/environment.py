@@ -32,6 +32,7 @@ EXTRAS: dict[str, tuple[str, str]] = {
     "MiniGrid-": ("minigrid", "minigrid"),
     "BabyAI-": ("minigrid", "minigrid"),
     "MinAtar/": ("minatar.gym", "minatar"),
+    "Vizdoom": ("vizdoom.gymnasium_wrapper", "vizdoom"),
 }
 
 
@@ -131,9 +132,8 @@ class GameEnv:
     def _info(self, info: dict[str, Any]) -> dict[str, Any]:
         if EXPERT_ACTION in info:
             return {**info, EXPERT_ACTION: self._codec.to_row(info[EXPERT_ACTION])}
-        if self._expert is not None:
-            return {**info, EXPERT_ACTION: self._codec.to_row(self._expert(self._env.unwrapped))}
-        return info
+        action = None if self._expert is None else self._expert(self._env.unwrapped)
+        return info if action is None else {**info, EXPERT_ACTION: self._codec.to_row(action)}
 
 
 def _bytes_of(image: np.ndarray, env_id: str) -> np.ndarray:

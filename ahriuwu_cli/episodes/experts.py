@@ -10,14 +10,17 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-Expert = Callable[[Any], int]
-"""The unwrapped environment to the action that the expert takes next."""
+from gymnasium.spaces import Discrete
+
+Expert = Callable[[Any], int | None]
+"""The unwrapped environment to the action that the expert takes next; None where it cannot look into it."""
 
 TURN_LEFT, TURN_RIGHT, FORWARD = 0, 1, 2
 HEADINGS = ((1, 0), (0, 1), (-1, 0), (0, -1))  # MiniGrid's directions 0..3 as (x, y)
 FREEWAY_UP = 1
 COURT = 10  # cells on a side of MinAtar's Breakout
 BALL_DOWN_RIGHT, BALL_DOWN_LEFT = 2, 3
+AIM = 1 / 32  # of the picture's width: how far from its middle ViZDoom's monster is hit
 
 
 def expert_for(env_id: str) -> Expert | None:
@@ -77,10 +80,32 @@ def meet_the_ball(env: Any) -> int:
     return int(env.action_set.index(game.action_map.index(move)))
 
 
+def aim_and_shoot(env: Any) -> int | None:
+    """ViZDoom Basic: step sideways until the monster is straight ahead, then shoot.
+
+    Sees the monster only with `labels_buffer_enabled`, and presses one button at a time.
+    """
+    if not (env.game.is_labels_buffer_enabled() and isinstance(env.action_space, Discrete)):
+        return None
+    buttons = [button.name for button in env.game.get_available_buttons()]
+    width = env.game.get_screen_width()
+    ahead = [
+        (label.x + label.width / 2) / width - 0.5
+        for label in (env.state.labels if env.state is not None else [])  # no state: over
+        if label.object_name != "DoomPlayer"
+    ]
+    wanted = [0] * len(buttons)
+    if ahead:
+        button = "ATTACK" if abs(ahead[0]) <= AIM else "MOVE_RIGHT" if ahead[0] > 0 else "MOVE_LEFT"
+        wanted[buttons.index(button)] = 1
+    return [list(pressed) for pressed in env.button_map].index(wanted)
+
+
 EXPERTS: dict[str, Expert] = {
     "ALE/Freeway": cross_the_road,
     "MinAtar/Breakout": meet_the_ball,
     "MiniGrid-Dynamic-Obstacles": walk_round_obstacles,
     "MiniGrid-LavaCrossing": walk_round_obstacles,
     "MiniGrid-LavaGap": walk_round_obstacles,
+    "VizdoomBasic-v": aim_and_shoot,
 }

@@ -236,6 +236,7 @@ def test_unusable_action_space_is_refused_and_the_environment_closed(register: R
         ("MiniGrid-Empty-8x8-v0", "minigrid"),
         ("BabyAI-X-v0", "minigrid"),
         ("MinAtar/Breakout-v1", "minatar"),
+        ("VizdoomBasic-v1", "vizdoom"),
     ],
 )
 def test_missing_extra_is_named(env_id: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,7 +256,7 @@ def test_extras_are_imported_only_when_asked_for() -> None:
         "import gymnasium\n"
         "assert 'ahriuwu/Bricks-v0' not in gymnasium.registry\n"
         "GameEnv('ahriuwu/Bricks-v0', height=32, width=32).reset(0)\n"
-        "print(*{'ale_py', 'minatar', 'minigrid', 'pygame', 'torch'} & set(sys.modules))\n"
+        "print(*{'ale_py', 'minatar', 'minigrid', 'pygame', 'torch', 'vizdoom'} & set(sys.modules))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

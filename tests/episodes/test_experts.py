@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -69,3 +71,43 @@ def test_breakout_never_misses_the_ball(game: str):
     for episode in play_episodes(court, NoisyExpertPolicy(spec, 0.0), range(4), policy_seed=0, max_steps=200):
         assert len(episode.rewards) == 200
         assert episode.total_reward > 10
+
+
+@pytest.fixture
+def shooting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Makes ViZDoom's first scenario; it leaves its settings in the folder it is started in."""
+    pytest.importorskip("vizdoom")
+    monkeypatch.chdir(tmp_path)
+
+    def range_with(env_id: str = "VizdoomBasic-v1", **options: object) -> GameEnv:
+        return GameEnv(env_id, height=64, width=64, options={"frame_skip": 4, **options}, crop=[92, 0, 84, 320])
+
+    return range_with
+
+
+def test_the_marksman_hits_every_monster(shooting):
+    def range_with_labels() -> GameEnv:
+        return shooting(labels_buffer_enabled=True)
+
+    env = range_with_labels()
+    spec = env.action_spec
+    env.close()
+    expert = play_episodes(range_with_labels, NoisyExpertPolicy(spec, 0.0), range(6), policy_seed=0, max_steps=74)
+    random = play_episodes(range_with_labels, RandomPolicy(spec), range(6), policy_seed=0, max_steps=74)
+    assert min(episode.total_reward for episode in expert) > 50
+    assert all(episode.terminals[-1] for episode in expert)
+    assert np.mean([episode.total_reward for episode in random]) < 0
+
+
+@pytest.mark.parametrize(
+    ("env_id", "options"),
+    [
+        ("VizdoomBasic-v1", {}),  # nothing says where the monster is
+        ("VizdoomBasic-v1", {"labels_buffer_enabled": True, "max_buttons_pressed": 0}),  # many buttons at once
+        ("VizdoomBasic-MultiBinary-v1", {"labels_buffer_enabled": True}),
+    ],
+)
+def test_a_marksman_who_cannot_see_or_press_one_button_is_not_offered(shooting, env_id, options):
+    env = shooting(env_id, **options)
+    assert EXPERT_ACTION not in env.reset(0)[1]
+    env.close()
