@@ -52,7 +52,8 @@ class GameEnv:
 
     An image observation (uint8, (h, w, 3), (h, w, 1) or (h, w)) is the frame; otherwise the frame is
     what `render_mode="rgb_array"` draws, in bytes or as floats from 0 to 1. `info["expert_action"]`, offered by
-    the environment or by a script (experts.py), is given as a row.
+    the environment or by a script (experts.py), is given as a row. Where an environment has nothing to show at the end
+    of an episode, its last picture stays.
 
     Args:
         env_id: Gymnasium id.
@@ -100,7 +101,8 @@ class GameEnv:
     def reset(self, seed: int) -> tuple[np.ndarray, dict[str, Any]]:
         """Begin an episode: frame (H, W, 3) uint8 and info."""
         observation, info = self._env.reset(seed=seed)
-        return self._frame(observation), self._info(info)
+        self._shown = self._frame(observation)
+        return self._shown, self._info(info)
 
     def step(self, row: np.ndarray) -> Step:
         """Take the action that a row (A,) float32 stands for.
@@ -109,7 +111,9 @@ class GameEnv:
             DataError: the row is outside its declared range, or the environment draws no proper image.
         """
         observation, reward, terminal, truncated, info = self._env.step(self._codec.to_action(row))
-        return Step(self._frame(observation), float(reward), bool(terminal), bool(truncated), self._info(info))
+        if not _shows_nothing(self._env.unwrapped):
+            self._shown = self._frame(observation)
+        return Step(self._shown, float(reward), bool(terminal), bool(truncated), self._info(info))
 
     def close(self) -> None:
         """Let go of the environment."""
@@ -134,6 +138,11 @@ class GameEnv:
             return {**info, EXPERT_ACTION: self._codec.to_row(info[EXPERT_ACTION])}
         action = None if self._expert is None else self._expert(self._env.unwrapped)
         return info if action is None else {**info, EXPERT_ACTION: self._codec.to_row(action)}
+
+
+def _shows_nothing(env: Any) -> bool:
+    """True where ViZDoom's episode is over: its picture is black then, for want of one, and says nothing."""
+    return "vizdoom" in type(env).__module__ and env.state is None
 
 
 def _bytes_of(image: np.ndarray, env_id: str) -> np.ndarray:
