@@ -54,6 +54,9 @@ class ImagineSection(Section):
     horizon: int = Field(default=16, ge=1, le=1024, description="imagined steps")
     sampling_steps: int = Field(default=4, ge=1, le=1024, description="Euler steps per imagined frame, K")
     updates_per_rollout: int = Field(default=1, ge=1, le=64, description="head updates on one batch of rollouts")
+    policy_updates: int = Field(
+        default=0, ge=0, le=64, description="first of these updates in which the policy learns too; 0: in all"
+    )
     transformer: Literal["frozen", "finetuned"] = Field(
         default="frozen", description="finetuned: all weights learn, and the losses of [agent] on recorded data stay"
     )
@@ -77,6 +80,15 @@ class ImagineSection(Section):
         if self.train.accumulate != 1:
             raise ValueError(
                 f"a step has one batch of rollouts: train.accumulate must be 1, found {self.train.accumulate}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _no_more_than_all(self) -> ImagineSection:
+        if self.policy_updates > self.updates_per_rollout:
+            raise ValueError(
+                f"imagine.policy_updates is {self.policy_updates}; expected at most imagine.updates_per_rollout, "
+                f"{self.updates_per_rollout}"
             )
         return self
 

@@ -5,6 +5,7 @@ Shapes: B rollouts, C context frames, H horizon, R rows compared.
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
@@ -70,16 +71,19 @@ class ImagineStage:
 
         Decision: in the first `value_only_steps` PMPO has no say. The value starts near zero, so where rewards are
         positive nearly every advantage is too, and half of PMPO's weight lies on the few decisions that are not,
-        whatever they are.
+        whatever they are. Decision: with `policy_updates` neither has it in the later updates on a batch of rollouts.
+        The signs of a few hundred rollouts are mostly chance, of which seven updates learn more than of what the action
+        did; the value, a regression, gains by all of them.
         """
         settings = self._section
-        if self._rollout is None or step % settings.updates_per_rollout == 0:
+        number, update = divmod(step, settings.updates_per_rollout)
+        if self._rollout is None or update == 0:
             with self._uncompiled():
-                self._rollout = self._dream(step // settings.updates_per_rollout)
+                self._rollout = self._dream(number)
         if step:
             self.module.follow(settings.value_ema)
         outside = self._guard.judge(self._rollout)
-        value_only = step < settings.value_only_steps
+        value_only = step < settings.value_only_steps or update >= (settings.policy_updates or math.inf)
         if self._finetuning is None:
             loss, found = imagination_loss(self.module, self._rollout, settings, outside, value_only=value_only)
         else:

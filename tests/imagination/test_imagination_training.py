@@ -107,22 +107,43 @@ def test_the_loss_and_its_gradients_are_there(stage):
     assert all(parameter.grad is None for parameter in frozen)
 
 
-def test_the_value_alone_learns_first(packed_run, agent_path, cpu_runtime):
-    stage = stage_of(packed_run, agent_path, cpu_runtime, value_only_steps=2)
+BOTH, VALUE = {"agent", "value"}, {"value"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "learned"),
+    [
+        ({"value_only_steps": 2}, [VALUE, VALUE, BOTH, BOTH]),
+        ({"updates_per_rollout": 3}, [BOTH] * 4),
+        ({"updates_per_rollout": 3, "policy_updates": 3}, [BOTH] * 4),
+        ({"updates_per_rollout": 3, "policy_updates": 2}, [BOTH, BOTH, VALUE, BOTH]),
+        ({"updates_per_rollout": 3, "policy_updates": 2, "value_only_steps": 1}, [VALUE, BOTH, VALUE, BOTH]),
+    ],
+)
+def test_when_the_value_learns_alone(packed_run, agent_path, cpu_runtime, changes, learned):
+    stage = stage_of(packed_run, agent_path, cpu_runtime, **changes)
     with torch.no_grad():
         stage.module.value.out.weight.normal_(std=0.1)
     for parameter in stage.trained().values():
         parameter.requires_grad_(True)
-    learned = []
-    for step in range(3):
+    found = []
+    for step in range(4):
         stage.module.zero_grad(set_to_none=True)
         stage.loss(step)[0].backward()
-        learned.append(
-            {name.split(".")[0] for name, parameter in stage.trained().items() if parameter.grad is not None}
-        )
-    assert learned == [{"value"}, {"value"}, {"value", "agent"}]
-    with pytest.raises(ConfigError, match=r"imagine\.value_only_steps is 4; expected fewer"):
-        validate(ImagineSection, packed_run.config.imagine.model_dump() | {"value_only_steps": 4}, "here")
+        found.append({name.split(".")[0] for name, tensor in stage.trained().items() if tensor.grad is not None})
+    assert found == learned
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"value_only_steps": 4}, r"imagine\.value_only_steps is 4; expected fewer"),
+        ({"updates_per_rollout": 2, "policy_updates": 3}, r"imagine\.policy_updates is 3; expected at most"),
+    ],
+)
+def test_a_policy_that_never_learns_is_refused(packed_run, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        validate(ImagineSection, packed_run.config.imagine.model_dump() | changes, "here")
 
 
 # ---------------------------------------------------------------- rollouts
