@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,8 +76,8 @@ def plot_ladder(path: Path, panels: Sequence[Panel]) -> None:
     for panel in panels:
         if not set(ORDER) & set(panel.rungs):
             raise ValueError(f"panel {panel.title!r} has agents {list(panel.rungs)}; expected some of {list(ORDER)}")
-    columns = min(len(panels), MAX_COLUMNS)
-    rows = -(-len(panels) // columns)
+    rows = math.ceil(len(panels) / MAX_COLUMNS)
+    columns = math.ceil(len(panels) / rows)
     figure = new_figure(WIDTH, HEIGHT * rows)
     figure.set_facecolor("white")
     places = list(figure.subplots(rows, columns, squeeze=False).flat)
