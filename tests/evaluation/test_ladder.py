@@ -57,6 +57,13 @@ def test_bars_stand_in_order_with_their_numbers(drawn, tmp_path) -> None:
     assert len(np.unique(image.reshape(-1, 3), axis=0)) > 20
 
 
+@pytest.mark.parametrize(("count", "rows", "columns"), [(1, 1, 1), (3, 1, 3), (4, 2, 2), (5, 2, 3), (7, 3, 3)])
+def test_panels_fill_their_rows(drawn, tmp_path, count: int, rows: int, columns: int) -> None:
+    plot_ladder(tmp_path / "ladder.png", [panel()] * count)
+    assert len(drawn) == count
+    assert drawn[0].get_gridspec().get_geometry() == (rows, columns)
+
+
 def test_the_bracket_joins_the_two_it_compares(drawn, tmp_path) -> None:
     plot_ladder(tmp_path / "a.png", [panel(p_value=2e-5), panel("Pong", p_value=None)])
     with_p, without = drawn
