@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from ahriuwu_cli.latents.windows import LatentBatch
     from ahriuwu_cli.pipeline.config import Run
 
+pytest_plugins = ["hand_made", "minuscule_run"]
+
 settings.register_profile("house", deadline=None)  # a busy machine is no reason to fail
 settings.load_profile("house")
 
@@ -82,10 +84,10 @@ def packed_run(tmp_path_factory: pytest.TempPathFactory, write_tokenizer: Callab
     Read only. Later stages write into folders of the test's own.
     """
     from ahriuwu_cli.core.device import resolve_runtime
-    from ahriuwu_cli.episodes.record import record
     from ahriuwu_cli.latents.build import build_latents
     from ahriuwu_cli.latents.pack import pack_latents
     from ahriuwu_cli.pipeline.config import preset_run
+    from ahriuwu_cli.sources.record import record
     from ahriuwu_cli.tokenizer.train import TokenizerStage
 
     run = preset_run("tiny", tmp_path_factory.mktemp("packed_run"), PACKED)

@@ -20,7 +20,7 @@ from ahriuwu_cli.core.lineage import require_parent
 from ahriuwu_cli.core.specs import ActionSpec
 from ahriuwu_cli.dynamics.sampler import Dream
 from ahriuwu_cli.episodes.alignment import live_action
-from ahriuwu_cli.episodes.policies import SlotStreams
+from ahriuwu_cli.games.policies import SlotStreams
 from ahriuwu_cli.tokenizer.checkpoint import load_tokenizer
 from ahriuwu_cli.tokenizer.protocol import EncodeStream, Tokenizer, to_pixels
 

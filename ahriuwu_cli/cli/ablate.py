@@ -39,7 +39,7 @@ def ablate(
     What is done and unchanged is skipped, so an interrupted call goes on where it stopped. Several processes
     can share the work once --base-only is done: give each other variants or seeds.
     """
-    from ahriuwu_cli.pipeline.ablation import Request, run_ablation
+    from ahriuwu_cli.experiments.ablation import Request, run_ablation
 
     report = run_ablation(
         Request(

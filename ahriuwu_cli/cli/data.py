@@ -57,7 +57,7 @@ def info(
     as_json: AsJson = False,
 ) -> None:
     """Say what an episode store holds."""
-    from ahriuwu_cli.episodes import record as episodes
+    from ahriuwu_cli.sources import record as episodes
 
     render(episodes.info(path), as_json)
 

@@ -20,7 +20,7 @@ def doctor(
 
     Exits with 3 when a check finds a problem; each problem comes with a hint.
     """
-    from ahriuwu_cli.pipeline.doctor import examine
+    from ahriuwu_cli.doctor import examine
 
     report = examine(run_dir)
     render(report, as_json)

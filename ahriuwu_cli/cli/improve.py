@@ -31,7 +31,7 @@ def improve(
     Round 0 is the base run's own road. Each later round records with the policy of the round before it. What is
     done and unchanged is skipped, so an interrupted call goes on where it stopped; the base run is left as it is.
     """
-    from ahriuwu_cli.pipeline.improve import Request, run_improvement
+    from ahriuwu_cli.experiments.improve import Request, run_improvement
 
     request = Request(config, folder, rounds, overrides or (), table_only)
     render(run_improvement(request), as_json)

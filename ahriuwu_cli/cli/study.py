@@ -34,7 +34,7 @@ def run(
     call goes on where it stopped. Several processes can share the work once --base-only is done: give each other
     seeds.
     """
-    from ahriuwu_cli.pipeline.study import Request, run_study
+    from ahriuwu_cli.experiments.study import Request, run_study
 
     report = run_study(
         Request(
@@ -56,6 +56,6 @@ def figure(
     as_json: AsJson = False,
 ) -> None:
     """Draw the returns of all agents, a panel for each game, with intervals and training seeds."""
-    from ahriuwu_cli.pipeline.study import draw_figure
+    from ahriuwu_cli.experiments.study import draw_figure
 
     render(draw_figure(results, out), as_json)

@@ -13,16 +13,16 @@ import numpy as np
 from ahriuwu_cli.core.files import write_json
 from ahriuwu_cli.core.report import Report
 from ahriuwu_cli.episodes.config import DataSection
-from ahriuwu_cli.episodes.policies import Policy
-from ahriuwu_cli.episodes.record import make_env
-from ahriuwu_cli.episodes.runner import stream_episodes
-from ahriuwu_cli.episodes.seeds import fresh_seeds
 from ahriuwu_cli.evaluation.behaviour import ActionTally, describe
 from ahriuwu_cli.evaluation.clips import Highlights, write_videos
 from ahriuwu_cli.evaluation.config import EvalSection
 from ahriuwu_cli.evaluation.plots import plot_actions, plot_returns
 from ahriuwu_cli.evaluation.returns import compare
 from ahriuwu_cli.evaluation.statistics import Interval
+from ahriuwu_cli.games.environment import make_env
+from ahriuwu_cli.games.policies import Policy
+from ahriuwu_cli.games.runner import stream_episodes
+from ahriuwu_cli.games.seeds import fresh_seeds
 
 MAX_ENVS = 128
 """Environments played side by side."""

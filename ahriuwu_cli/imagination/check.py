@@ -12,8 +12,8 @@ from ahriuwu_cli.agent.player import AgentPolicy
 from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.training.generators import generator_states, restore_generators
 from ahriuwu_cli.episodes.config import DataSection
-from ahriuwu_cli.episodes.record import make_env
-from ahriuwu_cli.episodes.runner import stream_episodes
+from ahriuwu_cli.games.environment import make_env
+from ahriuwu_cli.games.runner import stream_episodes
 from ahriuwu_cli.imagination.config import CheckSection
 from ahriuwu_cli.latents.tasks import REWARD
 from ahriuwu_cli.tokenizer.protocol import Tokenizer

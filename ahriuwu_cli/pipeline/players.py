@@ -12,10 +12,18 @@ from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.errors import ArtifactError, InputError
 from ahriuwu_cli.core.specs import ActionSpec, FrameSpec
 from ahriuwu_cli.episodes.config import DataSection
-from ahriuwu_cli.episodes.policies import EXPERT_ACTION, NoisyExpertPolicy, Policy, RandomPolicy, RepeatLastPolicy
-from ahriuwu_cli.episodes.record import built_in_policy, make_env, recorded_crop
 from ahriuwu_cli.episodes.store import EpisodeStore
+from ahriuwu_cli.games.environment import make_env
+from ahriuwu_cli.games.policies import (
+    EXPERT_ACTION,
+    NoisyExpertPolicy,
+    Policy,
+    RandomPolicy,
+    RepeatLastPolicy,
+    built_in_policy,
+)
 from ahriuwu_cli.pipeline.config import Run
+from ahriuwu_cli.sources.record import recorded_crop
 
 AGENTS = ("random", "repeat-last", "dataset", "expert", "scratch", "bc", "imagination")
 """Names that `eval agent --agents` knows, baselines first."""

@@ -18,18 +18,19 @@ from ahriuwu_cli.core.device import Runtime, apply_threads, resolve_runtime
 from ahriuwu_cli.core.report import Report
 from ahriuwu_cli.core.training.loop import TrainResult
 from ahriuwu_cli.dynamics import train as dynamics_training
-from ahriuwu_cli.episodes import record as recording
-from ahriuwu_cli.episodes.policies import Policy
-from ahriuwu_cli.episodes.seeds import fresh_seeds
 from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.evaluation.agents import evaluate_agents
 from ahriuwu_cli.evaluation.rollout import evaluate_rollout as judge_dream
+from ahriuwu_cli.games.environment import make_env
+from ahriuwu_cli.games.policies import Policy
+from ahriuwu_cli.games.seeds import fresh_seeds
 from ahriuwu_cli.imagination import train as imagination_training
 from ahriuwu_cli.imagination.check import CHECK_STREAM, RealGame
 from ahriuwu_cli.latents import build, pack
 from ahriuwu_cli.pipeline.chain import require_chain
 from ahriuwu_cli.pipeline.config import Run
 from ahriuwu_cli.pipeline.players import Player, checkpoint_player, is_checkpoint, named_players, played_environment
+from ahriuwu_cli.sources import record as recording
 from ahriuwu_cli.tokenizer import train as tokenizer_training
 from ahriuwu_cli.tokenizer.checkpoint import load_tokenizer
 
@@ -73,7 +74,7 @@ def record(run: Run, *, append: bool, name: str = "") -> Report:
 def _recording_agent(run: Run, name: str) -> Policy:
     """The checkpoint that `data.policy` names, checked against the environment it is to play."""
     runtime = _runtime(run)
-    env = recording.make_env(run.config.data)
+    env = make_env(run.config.data)
     action, frame = env.action_spec, env.frame_spec
     env.close()
     return checkpoint_player(run, Path(run.config.data.policy), runtime, action, frame, name).policy

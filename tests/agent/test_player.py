@@ -16,10 +16,10 @@ from ahriuwu_cli.core.errors import ArtifactError, InputError
 from ahriuwu_cli.core.specs import ActionComponent, ActionSpec
 from ahriuwu_cli.dynamics.shortcut_forcing import corrupt, snap
 from ahriuwu_cli.episodes.alignment import to_blocks
-from ahriuwu_cli.episodes.policies import EPISODE_SEED
-from ahriuwu_cli.episodes.record import make_env
-from ahriuwu_cli.episodes.runner import play_episodes
 from ahriuwu_cli.episodes.store import EpisodeStore
+from ahriuwu_cli.games.environment import make_env
+from ahriuwu_cli.games.policies import EPISODE_SEED
+from ahriuwu_cli.games.runner import play_episodes
 from ahriuwu_cli.tokenizer.checkpoint import load_tokenizer
 from ahriuwu_cli.tokenizer.protocol import to_pixels
 

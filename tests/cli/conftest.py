@@ -56,9 +56,9 @@ class Calls:
 
 FAKED = (
     "ahriuwu_cli.pipeline.stages",
-    "ahriuwu_cli.pipeline.doctor",
+    "ahriuwu_cli.doctor",
     "ahriuwu_cli.pipeline.demo",
-    "ahriuwu_cli.episodes.record",
+    "ahriuwu_cli.sources.record",
 )
 
 

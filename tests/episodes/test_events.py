@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from ahriuwu_cli.core.artifact import read_header
 from ahriuwu_cli.core.errors import DataError
 from ahriuwu_cli.episodes.alignment import arrived, covered_frames, to_blocks
-from ahriuwu_cli.episodes.environment import GameEnv
 from ahriuwu_cli.episodes.events import event_array, event_of, events_of
-from ahriuwu_cli.episodes.game import BALL, PADDLE_Y, BricksEnv
-from ahriuwu_cli.episodes.policies import NoisyExpertPolicy, RandomPolicy
-from ahriuwu_cli.episodes.runner import play_episodes
 from ahriuwu_cli.episodes.store import EpisodeStore
+from ahriuwu_cli.games.bricks import BALL, PADDLE_Y, BricksEnv
+from ahriuwu_cli.games.environment import GameEnv
+from ahriuwu_cli.games.policies import NoisyExpertPolicy, RandomPolicy
+from ahriuwu_cli.games.runner import play_episodes
 
 SAID: list[dict[str, Any]] = [{}, {"jump": True}, {}, {"jump": False, "coins": np.float32(2.5)}, {"coins": 3}]
 """What the teller says at its steps 0 to 4."""

@@ -12,8 +12,8 @@ from ahriuwu_cli.core.errors import TrainingInterrupted
 from ahriuwu_cli.core.files import write_atomically
 from ahriuwu_cli.core.lineage import grown_from
 from ahriuwu_cli.episodes.config import DataSection
-from ahriuwu_cli.episodes.record import record, split
 from ahriuwu_cli.episodes.store import EpisodeStore
+from ahriuwu_cli.sources.record import record, split
 
 
 def data(episodes: int, **changes: Any) -> DataSection:

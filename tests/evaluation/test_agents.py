@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 
 from ahriuwu_cli.episodes.config import DataSection
-from ahriuwu_cli.episodes.policies import NoisyExpertPolicy, RandomPolicy, RepeatLastPolicy
-from ahriuwu_cli.episodes.record import make_env
-from ahriuwu_cli.episodes.seeds import fresh_seeds
 from ahriuwu_cli.evaluation import agents, clips
 from ahriuwu_cli.evaluation.agents import SEED_STREAM, evaluate_agents, side_by_side_envs
 from ahriuwu_cli.evaluation.config import EvalSection
+from ahriuwu_cli.games.environment import make_env
+from ahriuwu_cli.games.policies import NoisyExpertPolicy, RandomPolicy, RepeatLastPolicy
+from ahriuwu_cli.games.seeds import fresh_seeds
 
 DATA = DataSection(max_episode_steps=80)
 

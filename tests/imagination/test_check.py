@@ -14,9 +14,9 @@ from ahriuwu_cli.agent.checkpoint import load_agent
 from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.errors import InputError
 from ahriuwu_cli.core.training.sinks import read_metrics
-from ahriuwu_cli.episodes import environment
-from ahriuwu_cli.episodes.seeds import fresh_seeds
 from ahriuwu_cli.episodes.store import EpisodeStore
+from ahriuwu_cli.games import environment
+from ahriuwu_cli.games.seeds import fresh_seeds
 from ahriuwu_cli.imagination.check import CHECK_STREAM, GameCheck, RealGame
 from ahriuwu_cli.imagination.config import CheckSection
 from ahriuwu_cli.imagination.train import train_imagination

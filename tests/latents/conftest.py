@@ -15,12 +15,12 @@ from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.specs import ActionComponent, ActionSpec, FrameSpec
 from ahriuwu_cli.episodes.config import DataSection
 from ahriuwu_cli.episodes.episode import Episode
-from ahriuwu_cli.episodes.record import record
 from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.latents import build
 from ahriuwu_cli.latents.build import build_latents
 from ahriuwu_cli.latents.config import LatentsSection
 from ahriuwu_cli.latents.pack import pack_latents
+from ahriuwu_cli.sources.record import record
 from ahriuwu_cli.tokenizer.config import TokenizerSection
 from ahriuwu_cli.tokenizer.train import TokenizerStage
 

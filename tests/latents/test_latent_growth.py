@@ -14,10 +14,10 @@ from ahriuwu_cli.core.errors import ArtifactError
 from ahriuwu_cli.core.lineage import grown_from
 from ahriuwu_cli.core.specs import LatentSpec
 from ahriuwu_cli.episodes.config import DataSection
-from ahriuwu_cli.episodes.record import record
 from ahriuwu_cli.latents import build as module
 from ahriuwu_cli.latents import pack as packing
 from ahriuwu_cli.latents.windows import LatentWindows
+from ahriuwu_cli.sources.record import record
 
 GROWTH = DataSection(episodes=4, policy="random", max_episode_steps=20)
 

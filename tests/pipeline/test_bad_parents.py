@@ -15,8 +15,8 @@ import torch
 from gymnasium import spaces
 
 from ahriuwu_cli.core import artifact
-from ahriuwu_cli.episodes.game import BricksEnv
 from ahriuwu_cli.episodes.store import EpisodeStore
+from ahriuwu_cli.games.bricks import BricksEnv
 
 TRAININGS = ("dynamics train", "agent finetune", "imagine train")
 """Those that stand on latents."""

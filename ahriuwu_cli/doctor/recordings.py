@@ -1,0 +1,100 @@
+"""The content of an episode store: every file, every value, what a model could learn from it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ahriuwu_cli.core.artifact import MADE_BY
+from ahriuwu_cli.doctor.findings import Area, Fault, counted, fault_of, first_few
+from ahriuwu_cli.episodes.episode import Episode
+from ahriuwu_cli.episodes.manifest import EpisodeRecord
+from ahriuwu_cli.episodes.store import EpisodeStore
+from ahriuwu_cli.pipeline.config import RunConfig
+
+
+@dataclass
+class _Tally:
+    """What reading all episodes has shown."""
+
+    faults: list[str] = field(default_factory=list)
+    steps: int = 0
+    rewarding: int = 0  # episodes with a reward above zero
+    still: list[str] = field(default_factory=list)  # episodes in which no frame differs from the first
+    plays: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # content -> splits it is in
+
+
+def examine_episodes(area: Area, path: Path, config: RunConfig | None) -> None:
+    """Read every episode of the store at `path` and check it against the manifest and the specs."""
+    store = None
+    with area.guard("fingerprint"):
+        store = EpisodeStore.open(path)
+        area.ok("fingerprint", f"{store.fingerprint}, as recomputed from the manifest")
+    if store is None:
+        return
+    tally = _Tally()
+    for record in store.episodes:
+        try:
+            _take(tally, record, _checked(store, record))
+        except Exception as error:  # one damaged file must not hide the state of the others
+            tally.faults.append(fault_of(record.file, error))
+    size = f"{counted(len(store.episodes), 'episode')}, {counted(tally.steps, 'step')}"
+    area.judge(
+        "files",
+        tally.faults,
+        f"{size}; sha256, shapes, ranges and flags as declared",
+        "restore the files, or record anew and make what follows again",
+    )
+    if len(tally.faults) < len(store.episodes):
+        _judge_content(area, tally, len(store.episodes) - len(tally.faults))
+    missing = 0 if config is None else config.data.episodes - len(store.episodes)
+    if missing > 0:
+        area.note(
+            "number",
+            f"{counted(missing, 'episode')} fewer than data.episodes; "
+            f"`{MADE_BY['episodes']} --append --episodes {missing}` adds them",
+        )
+
+
+def _checked(store: EpisodeStore, record: EpisodeRecord) -> Episode:
+    """An episode that is what the manifest says."""
+    episode = store.read(record.id)
+    episode.validate(store.action_spec, store.frame_spec)
+    for name, found, listed in (
+        ("steps", episode.num_steps, record.num_steps),
+        ("total reward", episode.total_reward, record.total_reward),
+    ):
+        if found != listed:
+            raise Fault(f"{name} {found}, but the manifest lists {listed}")
+    return episode
+
+
+def _take(tally: _Tally, record: EpisodeRecord, episode: Episode) -> None:
+    tally.steps += episode.num_steps
+    tally.rewarding += bool((episode.rewards > 0).any())
+    if (episode.frames == episode.frames[0]).all():
+        tally.still.append(record.id)
+    content = hashlib.sha256(episode.frames.tobytes() + episode.actions.tobytes()).hexdigest()
+    tally.plays[content].add(record.split)
+
+
+def _judge_content(area: Area, tally: _Tally, readable: int) -> None:
+    if len(tally.still) == readable:
+        area.problem("frames", "no episode has a frame that differs from its first: the recording shows nothing")
+    elif tally.still:
+        area.note("frames", f"nothing moves in {len(tally.still)} of {readable} episodes ({first_few(tally.still)})")
+    else:
+        area.ok("frames", f"they change in all {readable} episodes")
+    leaked = sum(len(splits) > 1 for splits in tally.plays.values())
+    area.judge(
+        "leaks",
+        [f"{counted(leaked, 'play')} both in train and heldout, frame by frame"] if leaked else [],
+        "no play is both in train and heldout",
+        "record with other seeds or a less predictable policy",
+    )
+    if tally.rewarding:
+        area.ok("rewards", f"above zero somewhere in {tally.rewarding} of {readable} episodes")
+    else:
+        area.note("rewards", "never above zero: behaviour cloning will not know what play is good")

@@ -1,0 +1,185 @@
+"""Playing episodes: several environments in lock-step, one policy call per step for all of them.
+
+Shapes: N slots, T steps, H x W pixels, A = ActionSpec.dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ahriuwu_cli.core.errors import DataError
+from ahriuwu_cli.core.specs import ActionSpec
+from ahriuwu_cli.episodes.actions import POLICY_HINT
+from ahriuwu_cli.episodes.episode import Episode
+from ahriuwu_cli.episodes.events import events_of
+from ahriuwu_cli.games.environment import GameEnv, Step
+from ahriuwu_cli.games.policies import EPISODE_SEED, Policy
+
+MakeEnv = Callable[[], GameEnv]
+
+
+def play_episodes(
+    make_env: MakeEnv,
+    policy: Policy,
+    seeds: Sequence[int],
+    *,
+    policy_seed: int,
+    num_envs: int = 16,
+    max_steps: int = 0,
+    task: str = "play",
+    on_episode: Callable[[int, Episode], None] | None = None,
+) -> list[Episode]:
+    """Play one episode per seed; see `stream_episodes`. Returns them in the order of `seeds`.
+
+    `on_episode(index, episode)` is called as each ends, in order of ending.
+    """
+    episodes: dict[int, Episode] = {}
+    stream = stream_episodes(
+        make_env, policy, seeds, policy_seed=policy_seed, num_envs=num_envs, max_steps=max_steps, task=task
+    )
+    for index, episode in stream:
+        episodes[index] = episode
+        if on_episode is not None:
+            on_episode(index, episode)
+    return [episodes[index] for index in range(len(seeds))]
+
+
+def stream_episodes(
+    make_env: MakeEnv,
+    policy: Policy,
+    seeds: Sequence[int],
+    *,
+    policy_seed: int,
+    num_envs: int = 16,
+    max_steps: int = 0,
+    task: str = "play",
+) -> Generator[tuple[int, Episode], None, None]:
+    """Play one episode per seed and yield (place in `seeds`, episode) as each ends.
+
+    A slot whose episode ends begins the next seed at once; `first` tells the policy. Slots for which
+    no seed is left show the policy their last frame and their actions are not used, so N stays the
+    same throughout. Everything is a function of the seeds: the environment is reset with the
+    episode's seed, and `infos[i]["episode_seed"]` tells the policy which stream to draw from.
+
+    Args:
+        make_env: makes one environment; called N = min(num_envs, len(seeds)) times.
+        policy: who plays; reset here with N and `policy_seed`.
+        seeds: one per episode.
+        policy_seed: the policy's own seed.
+        num_envs: slots at most.
+        max_steps: truncates an episode after this many steps; 0 leaves it to the environment.
+        task: name of the task, noted in every episode.
+
+    Raises:
+        DataError: the policy's answer has the wrong shape or is outside the action spec, or the environment
+            gives events that are none (events.py).
+    """
+    num_slots = min(num_envs, len(seeds))
+    if num_slots == 0:
+        return
+    envs: list[GameEnv] = []
+    try:
+        envs.extend(make_env() for _ in range(num_slots))
+        spec = envs[0].action_spec
+        policy.reset(num_slots, policy_seed)
+        slots = [_Slot(env, policy.name, task, max_steps) for env in envs]
+        for index, slot in enumerate(slots):
+            slot.begin(index, seeds[index])
+        upcoming = num_slots
+        while any(slot.running for slot in slots):
+            frames = np.stack([slot.frame for slot in slots])  # (N, H, W, 3)
+            first = np.array([not slot.rewards for slot in slots])  # (N,)
+            rows = policy.act(frames, first, [slot.info for slot in slots])  # (N, A)
+            _check_rows(rows, num_slots, spec)
+            for slot, row in zip(slots, rows, strict=True):
+                if not slot.running:
+                    continue
+                episode = slot.advance(row)
+                if episode is None:
+                    continue
+                yield slot.index, episode
+                if upcoming < len(seeds):
+                    slot.begin(upcoming, seeds[upcoming])
+                    upcoming += 1
+    finally:
+        for env in envs:
+            env.close()
+
+
+def event_columns(steps: Sequence[Mapping[str, float]]) -> dict[str, np.ndarray]:
+    """The events of T steps by name, (T,) float32 each; zero where a step does not name one."""
+    names = sorted({name for step in steps for name in step})
+    return {name: np.array([step.get(name, 0) for step in steps], np.float32) for name in names}
+
+
+def _check_rows(rows: np.ndarray, num_slots: int, spec: ActionSpec) -> None:
+    if rows.shape != (num_slots, spec.dim):
+        raise DataError(
+            f"the policy gave actions of shape {rows.shape}; expected {(num_slots, spec.dim)}",
+            hint=POLICY_HINT,
+        )
+
+
+class _Slot:
+    """One environment and the episode it is playing."""
+
+    def __init__(self, env: GameEnv, policy_name: str, task: str, max_steps: int) -> None:
+        self.env = env
+        self.running = False
+        self.index = -1
+        self.seed = 0
+        self.info: dict[str, Any] = {}
+        self.rewards: list[float] = []
+        self._frames: list[np.ndarray] = []
+        self._rows: list[np.ndarray] = []
+        self._events: list[dict[str, float]] = []
+        self._policy_name = policy_name
+        self._task = task
+        self._max_steps = max_steps
+
+    @property
+    def frame(self) -> np.ndarray:
+        """The frame shown last, (H, W, 3) uint8."""
+        return self._frames[-1]
+
+    def begin(self, index: int, seed: int) -> None:
+        frame, info = self.env.reset(seed)
+        self.index, self.seed, self.running = index, seed, True
+        self.info = {**info, EPISODE_SEED: seed}
+        self._frames, self._rows, self._events, self.rewards = [frame], [], [], []
+
+    def advance(self, row: np.ndarray) -> Episode | None:
+        """Take one step; returns the episode when it ended with it."""
+        row = np.array(row, np.float32)  # a copy: the policy may use its array again
+        step = self.env.step(row)
+        self._rows.append(row)
+        self._frames.append(step.frame)
+        self.rewards.append(step.reward)
+        self._events.append(events_of(step.info))
+        self.info = {**step.info, EPISODE_SEED: self.seed}
+        cut = step.truncated or len(self.rewards) == self._max_steps
+        if not (step.terminal or cut):
+            return None
+        self.running = False
+        return self._finish(step)
+
+    def _finish(self, last: Step) -> Episode:
+        steps = len(self.rewards)
+        terminals, truncations = np.zeros(steps, bool), np.zeros(steps, bool)
+        terminals[-1], truncations[-1] = last.terminal, not last.terminal
+        return Episode(
+            frames=np.stack(self._frames),
+            actions=np.stack(self._rows),
+            action_valid=np.ones(steps, bool),
+            rewards=np.array(self.rewards, np.float32),
+            terminals=terminals,
+            truncations=truncations,
+            timestamps=np.arange(steps + 1) / self.env.frame_spec.fps,
+            task=self._task,
+            seed=self.seed,
+            policy=self._policy_name,
+            events=event_columns(self._events),
+        )

@@ -1,5 +1,0 @@
-"""`ablate`: variants of the dynamics trained and judged on equal data, as one table."""
-
-from ahriuwu_cli.pipeline.ablation.command import Request, run_ablation
-
-__all__ = ["Request", "run_ablation"]

@@ -1,5 +1,0 @@
-"""`ahriuwu doctor`: checks of the machine and of everything a run has made."""
-
-from ahriuwu_cli.pipeline.doctor.examination import examine
-
-__all__ = ["examine"]

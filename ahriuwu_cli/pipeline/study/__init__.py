@@ -1,6 +1,0 @@
-"""`study`: who beats whom in the real game, over training seeds, as one table and one figure."""
-
-from ahriuwu_cli.pipeline.study.command import Request, run_study
-from ahriuwu_cli.pipeline.study.figure import draw_figure
-
-__all__ = ["Request", "draw_figure", "run_study"]
