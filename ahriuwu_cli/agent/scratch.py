@@ -18,11 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ahriuwu_cli.agent.batches import draw_relevant
 from ahriuwu_cli.agent.checkpoint import agent_config
 from ahriuwu_cli.agent.config import AgentSection
 from ahriuwu_cli.agent.model import AgentModel
 from ahriuwu_cli.agent.objective import cloning_loss
-from ahriuwu_cli.agent.train import check_agent_memory, draw_relevant
+from ahriuwu_cli.agent.train import check_agent_memory
 from ahriuwu_cli.core.artifact import Kind
 from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.training.loop import TrainResult, train

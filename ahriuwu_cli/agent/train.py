@@ -1,11 +1,8 @@
 """`agent finetune`: behaviour cloning, reward and continue heads on top of the dynamics, dynamics loss kept.
 
-Shapes: B windows, T frames per window, L mtp_length. A batch holds relevant windows (with a reward) first and
-uniform windows after them ([D4] Sec. 3.3): behaviour cloning is learned on the relevant half, the dynamics loss
-on the uniform half, reward and continue on both.
-
-Each window is drawn for a task and has that task's reward (latents/windows.py). A reward that comes at most
-`relevant_reach` blocks after a window makes it relevant too: what led to the reward.
+Shapes: B windows, T frames per window, L mtp_length. A batch holds relevant windows first and uniform windows
+after them (agent/batches.py): behaviour cloning is learned on the relevant half, the dynamics loss on the uniform
+half, reward and continue on both.
 
 Decision: relevant windows are shown at tau_context with d_min, which is how the agent meets frames when it
 plays and when it dreams; uniform windows carry the noise of the dynamics loss.
@@ -21,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ahriuwu_cli.agent.batches import draw_mixed
 from ahriuwu_cli.agent.checkpoint import agent_config
 from ahriuwu_cli.agent.config import AgentSection
 from ahriuwu_cli.agent.model import AgentModel, DistanceHead
@@ -93,29 +91,9 @@ class AgentStage:
         self._rng.bit_generator.state = state.values["rng"]
 
 
-def draw_relevant(section: AgentSection, windows: LatentWindows, rng: np.random.Generator, count: int) -> LatentBatch:
-    """Windows to be imitated: each reaches its task's reward, with the blocks after it for multi-token targets."""
-    length, lookahead = section.batch_length, section.heads.mtp_length
-    return windows.draw(rng, count, length, lookahead=lookahead, rewarding=True, reach=section.relevant_reach)
-
-
-def draw_uniform(section: AgentSection, windows: LatentWindows, rng: np.random.Generator, count: int) -> LatentBatch:
-    """Windows from anywhere, with the blocks after them that multi-token targets need."""
-    return windows.draw(rng, count, section.batch_length, lookahead=section.heads.mtp_length)
-
-
 def agent_specs(world: World, windows: LatentWindows) -> WorldSpecs:
     """The world's specs with the tasks of the windows, which are the agent's."""
     return replace(world.specs, tasks=tuple(windows.tasks))
-
-
-def draw_mixed(section: AgentSection, windows: LatentWindows, rng: np.random.Generator) -> tuple[int, LatentBatch]:
-    """How many rows of a batch are relevant, and the batch: these first, uniform ones after them."""
-    num_relevant, num_uniform = mixture(section.train.batch_size, section.relevant_fraction)
-    parts = [draw_relevant(section, windows, rng, num_relevant)]
-    if num_uniform:
-        parts.append(draw_uniform(section, windows, rng, num_uniform))
-    return num_relevant, join(parts)
 
 
 def term_weights(section: AgentSection) -> dict[str, float]:
@@ -131,19 +109,6 @@ def term_weights(section: AgentSection) -> dict[str, float]:
         "continue": section.reward_weight,
         "dynamics": section.dynamics_weight,
     }
-
-
-def mixture(batch_size: int, relevant_fraction: float) -> tuple[int, int]:
-    """Relevant and uniform windows of a batch; each kind keeps at least one where fraction and size allow."""
-    most = batch_size if relevant_fraction == 1 else batch_size - 1
-    num_relevant = max(1, min(round(batch_size * relevant_fraction), most))
-    return num_relevant, batch_size - num_relevant
-
-
-def join(parts: list[LatentBatch]) -> LatentBatch:
-    """Batches of equal lengths, one after the other."""
-    names = parts[0].__dataclass_fields__
-    return LatentBatch(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 
 
 def agent_losses(
@@ -173,8 +138,7 @@ def agent_losses(
     z_tilde[relevant] = corrupt(z_tilde[relevant], torch.randn_like(z_tilde[relevant]), tau[relevant])
     forcing = None
     if num_relevant < count:
-        names = batch.__dataclass_fields__
-        inputs = draw_inputs(world, LatentBatch(**{name: getattr(batch, name)[uniform] for name in names}), objective)
+        inputs = draw_inputs(world, batch.rows(uniform), objective)
         forcing = inputs.forcing
         z_tilde[uniform], tau[uniform], d[uniform] = forcing.z_tilde, forcing.levels.tau, forcing.levels.d
         known[uniform], separate[uniform] = inputs.action_valid, inputs.separate

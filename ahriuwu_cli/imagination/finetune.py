@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ahriuwu_cli.agent.batches import draw_mixed
 from ahriuwu_cli.agent.checkpoint import LoadedAgent
 from ahriuwu_cli.agent.config import AgentSection
-from ahriuwu_cli.agent.train import agent_losses, draw_mixed, term_weights
+from ahriuwu_cli.agent.train import agent_losses, term_weights
 from ahriuwu_cli.dynamics.config import ObjectiveConfig
 from ahriuwu_cli.dynamics.shortcut_forcing import snap
 from ahriuwu_cli.imagination.config import ImagineSection

@@ -54,6 +54,10 @@ class LatentBatch:
         """The same batch on a device."""
         return LatentBatch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
+    def rows(self, chosen: slice) -> LatentBatch:
+        """Some of its windows."""
+        return LatentBatch(**{field.name: getattr(self, field.name)[chosen] for field in fields(self)})
+
 
 @dataclass(frozen=True)
 class PackedEpisode:

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from ahriuwu_cli.agent.batches import join, mixture
 from ahriuwu_cli.agent.model import AgentModel
-from ahriuwu_cli.agent.train import agent_losses, join, mixture
+from ahriuwu_cli.agent.train import agent_losses
 from ahriuwu_cli.dynamics.config import ObjectiveConfig
 from ahriuwu_cli.dynamics.shortcut_forcing import corrupt
 from ahriuwu_cli.episodes.actions import random_row

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from ahriuwu_cli.agent.batches import draw_relevant, draw_uniform
 from ahriuwu_cli.agent.checkpoint import load_agent
 from ahriuwu_cli.agent.config import AgentSection
 from ahriuwu_cli.agent.player import load_player
-from ahriuwu_cli.agent.train import AgentStage, draw_relevant, draw_uniform, finetune_agent, term_weights
+from ahriuwu_cli.agent.train import AgentStage, finetune_agent, term_weights
 from ahriuwu_cli.core.artifact import read_header
 from ahriuwu_cli.core.config import validate
 from ahriuwu_cli.core.errors import ConfigError, InputError

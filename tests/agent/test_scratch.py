@@ -11,10 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ahriuwu_cli.agent.batches import draw_relevant
 from ahriuwu_cli.agent.checkpoint import is_from_scratch, load_agent
 from ahriuwu_cli.agent.player import load_player
 from ahriuwu_cli.agent.scratch import ScratchStage, scratch_loss, train_scratch
-from ahriuwu_cli.agent.train import agent_losses, draw_relevant
+from ahriuwu_cli.agent.train import agent_losses
 from ahriuwu_cli.core.artifact import read_header
 from ahriuwu_cli.core.errors import ArtifactError, DeviceError, TrainingInterrupted
 from ahriuwu_cli.core.training.loop import TrainResult, moved, train

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from ahriuwu_cli.agent.batches import draw_mixed
 from ahriuwu_cli.agent.checkpoint import load_agent
-from ahriuwu_cli.agent.train import agent_losses, draw_mixed, term_weights
+from ahriuwu_cli.agent.train import agent_losses, term_weights
 from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.errors import DeviceError
 from ahriuwu_cli.core.training.loop import moved, train

@@ -1,0 +1,47 @@
+"""The windows that an agent learns from: relevant ones, which are imitated, and uniform ones ([D4] Sec. 3.3).
+
+A relevant window holds a positive reward. Each window is drawn for a task and has that task's reward
+(latents/windows.py). A reward that comes at most `relevant_reach` blocks after a window makes it relevant too: what led
+to the reward.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ahriuwu_cli.agent.config import AgentSection
+from ahriuwu_cli.latents.windows import LatentBatch, LatentWindows
+
+
+def draw_relevant(section: AgentSection, windows: LatentWindows, rng: np.random.Generator, count: int) -> LatentBatch:
+    """Windows to be imitated: each reaches its task's reward, with the blocks after it for multi-token targets."""
+    length, lookahead = section.batch_length, section.heads.mtp_length
+    return windows.draw(rng, count, length, lookahead=lookahead, rewarding=True, reach=section.relevant_reach)
+
+
+def draw_uniform(section: AgentSection, windows: LatentWindows, rng: np.random.Generator, count: int) -> LatentBatch:
+    """Windows from anywhere, with the blocks after them that multi-token targets need."""
+    return windows.draw(rng, count, section.batch_length, lookahead=section.heads.mtp_length)
+
+
+def draw_mixed(section: AgentSection, windows: LatentWindows, rng: np.random.Generator) -> tuple[int, LatentBatch]:
+    """How many rows of a batch are relevant, and the batch: these first, uniform ones after them."""
+    num_relevant, num_uniform = mixture(section.train.batch_size, section.relevant_fraction)
+    parts = [draw_relevant(section, windows, rng, num_relevant)]
+    if num_uniform:
+        parts.append(draw_uniform(section, windows, rng, num_uniform))
+    return num_relevant, join(parts)
+
+
+def mixture(batch_size: int, relevant_fraction: float) -> tuple[int, int]:
+    """Relevant and uniform windows of a batch; each kind keeps at least one where fraction and size allow."""
+    most = batch_size if relevant_fraction == 1 else batch_size - 1
+    num_relevant = max(1, min(round(batch_size * relevant_fraction), most))
+    return num_relevant, batch_size - num_relevant
+
+
+def join(parts: list[LatentBatch]) -> LatentBatch:
+    """Batches of equal lengths, one after the other."""
+    names = parts[0].__dataclass_fields__
+    return LatentBatch(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
