@@ -8,12 +8,12 @@ equal fingerprint on every machine.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
-import subprocess
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from importlib import metadata
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,10 +23,10 @@ from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-import ahriuwu_cli
 from ahriuwu_cli.core.config import Section
-from ahriuwu_cli.core.errors import ArtifactError, InputError
+from ahriuwu_cli.core.errors import AhriuwuError, ArtifactError, InputError
 from ahriuwu_cli.core.files import write_atomically, write_text
+from ahriuwu_cli.core.provenance import Provenance, provenance
 
 FORMAT_VERSION = 1
 METADATA_KEY = "ahriuwu"
@@ -48,15 +48,6 @@ MADE_BY: dict[str, str] = {
 }
 
 
-class Provenance(Section):
-    """The software that wrote an artifact; not part of the fingerprint."""
-
-    version: str
-    torch: str
-    date: str
-    git_commit: str | None = None
-
-
 class Header(Section):
     """What an artifact says of itself.
 
@@ -73,29 +64,6 @@ class Header(Section):
     parents: dict[str, str] = Field(default_factory=dict)
     info: dict[str, Any] = Field(default_factory=dict)
     provenance: Provenance
-
-
-def provenance() -> Provenance:
-    """Describe the running software: version, torch, date, and the commit when run from a checkout."""
-    return Provenance(
-        version=ahriuwu_cli.__version__,
-        torch=metadata.version("torch"),
-        date=datetime.now(UTC).isoformat(timespec="seconds"),
-        git_commit=_git_commit(),
-    )
-
-
-def _git_commit() -> str | None:
-    package = Path(ahriuwu_cli.__file__).resolve().parent
-    if not (package.parent / ".git").exists():
-        return None
-    try:
-        answer = subprocess.run(
-            ["git", "-C", str(package), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-        )
-    except OSError:  # a checkout on a machine without git
-        return None
-    return answer.stdout.strip() or None
 
 
 # ---------------------------------------------------------------- fingerprints
@@ -142,7 +110,15 @@ def fingerprint_of(
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata_text: dict[str, str]) -> None:
     """Write tensors and metadata as one safetensors file, atomically."""
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    write_atomically(path, lambda temporary: save_file(plain, str(temporary), metadata=metadata_text))
+
+    def save(temporary: Path) -> None:
+        try:
+            save_file(plain, str(temporary), metadata=metadata_text)
+        except SafetensorError as error:  # tells what the system said as text
+            code = re.search(r"os error (\d+)", str(error))
+            raise OSError(int(code[1]) if code else errno.EIO, str(error)) from error
+
+    write_atomically(path, save)
 
 
 def write_weights(
@@ -307,6 +283,43 @@ def check_fingerprint(path: Path, header: Header, body: str) -> None:
             f"{path} says fingerprint {header.fingerprint} but its content has {found}",
             hint="the file was changed after it was written; restore it or make it again",
         )
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn whatever goes wrong while the content of `path` is made sense of into one ArtifactError.
+
+    What a file says is somebody's input, sealed or not: a key that is missing, a value of another type or a size that
+    no model has must not come out as a fault of ours.
+    """
+    try:
+        yield
+    except AhriuwuError:
+        raise
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        place = ".".join(map(str, fault["loc"]))
+        raise _senseless(path, f"{place}: {fault['msg']}" if place else fault["msg"]) from error
+    except KeyError as error:
+        raise _senseless(path, f"{error} is missing") from error
+    except (
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        IndexError,
+        NotImplementedError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise _senseless(path, str(error)) from error
+
+
+def _senseless(path: Path, detail: str) -> ArtifactError:
+    return ArtifactError(
+        f"{path} does not hold what an artifact of its kind holds: {' '.join(detail.split())[:300]}",
+        hint="it was changed, or written by another version of this program; make it again",
+    )
 
 
 def load_strictly(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], path: Path) -> None:

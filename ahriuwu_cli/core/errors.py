@@ -54,6 +54,12 @@ class DataError(AhriuwuError):
     exit_code = EXIT_CHECK
 
 
+class StorageError(AhriuwuError):
+    """A file that the system does not let us write: disk full, read-only, something in its place."""
+
+    exit_code = EXIT_FAILED
+
+
 class TrainingError(AhriuwuError):
     """A training run that cannot go on (too many non-finite losses, say)."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
@@ -9,13 +10,62 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ahriuwu_cli.core.errors import StorageError
+
+ROOM = "make room on the disk"
+OPEN = "allow writing there, or choose another folder"
+CLEAR = "move what is in the way, or choose another folder"
+REFUSALS = {
+    errno.ENOSPC: ROOM,
+    errno.EDQUOT: ROOM,
+    errno.EFBIG: "raise the limit on file sizes (`ulimit -f`), or choose another disk",
+    errno.EROFS: OPEN,
+    errno.EACCES: OPEN,
+    errno.EPERM: OPEN,
+    errno.EEXIST: CLEAR,
+    errno.ENOTDIR: CLEAR,
+    errno.EISDIR: CLEAR,
+    errno.ENOTEMPTY: CLEAR,
+    errno.ENAMETOOLONG: "choose a shorter path",
+    errno.EIO: "look at the disk: it reports a fault",
+    errno.ENOMEM: "close other programs",
+    errno.EMFILE: "raise the limit on open files (`ulimit -n`)",
+}
+"""What the system may refuse for reasons that are not ours, and what helps."""
+
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, fsync it and rename it over `path`.
 
     A crash or a full disk leaves the previous file as it was and no temporary file behind
     (a kill may leave a dotfile, which nothing reads).
+
+    Raises:
+        StorageError: the system does not let it be written.
     """
+    try:
+        _write(path, write)
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+        raise refused(path, error) from error
+
+
+def refused(path: Path, error: OSError) -> StorageError:
+    """What to say where the system refuses to write `path`: its own words, what is kept, what helps."""
+    reason = os.strerror(error.errno or 0)
+    kept = "what was there before is unchanged" if path.is_file() else "nothing was written there"
+    return StorageError(
+        f"could not write {path}: {reason}; {kept}", hint=REFUSALS.get(error.errno or 0, "check the path")
+    )
+
+
+def temporary_name(path: Path) -> Path:
+    """A name beside `path` for what may become it: a dotfile that nothing reads (see `remove_leftovers`)."""
+    return path.with_name(f".{path.name}.{os.getpid()}_new.tmp")
+
+
+def _write(path: Path, write: Callable[[Path], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     os.close(handle)

@@ -108,7 +108,7 @@ def adopt_tokenizer(
         raise DataError(f"{episodes} has no training episode", hint="record episodes with `ahriuwu data record`")
     frames = torch.from_numpy(store.read(ids[0]).frames[:CHECKED_FRAMES])
     metrics = _try(tokenizer, to_pixels(frames.to(runtime.device))[None])
-    files.claim(overwrite=overwrite)
+    earlier = files.claim(overwrite=overwrite)
     header = write_weights(
         files.weights,
         "tokenizer",
@@ -118,6 +118,9 @@ def adopt_tokenizer(
         parents=parents,
         info={"files": tokenizer.files(), "steps": 0, "finished": True, "untrained": []},
     )
+    for path in earlier:
+        if path != files.weights:
+            path.unlink(missing_ok=True)
     return TrainResult(header, 0, time.monotonic() - started, metrics)
 
 

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from ahriuwu_cli.core import artifact
+from ahriuwu_cli.core import artifact, provenance
 from ahriuwu_cli.core.artifact import (
     FORMAT_VERSION,
     MANIFEST_NAME,
@@ -147,7 +147,7 @@ def test_a_checkout_without_git_still_writes(tmp_path, monkeypatch):
     def absent(*args, **kwargs):
         raise FileNotFoundError("git")
 
-    monkeypatch.setattr(artifact.subprocess, "run", absent)
+    monkeypatch.setattr(provenance.subprocess, "run", absent)
     assert write(tmp_path / "a").provenance.git_commit is None
 
 

@@ -179,7 +179,7 @@ def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path, toy, settings, cpu,
         full_disk(patch, after=1)
         with pytest.raises(TrainingError, match="No space left on device") as caught:
             train(toy(), settings(), cpu, tmp_path, resume=False, seed=3)
-    assert "the file written before it is intact" in caught.value.message
+    assert "the state of step 5 is whole" in caught.value.message
     assert "--resume" in caught.value.hint
     header, _ = read_weights(tmp_path / "dynamics.state.safetensors", "state")
     assert header.info["step"] == 5

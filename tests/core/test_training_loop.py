@@ -213,10 +213,18 @@ def test_an_fp16_overflow_is_the_scalers_business(tmp_path, toy, settings):
         )
 
 
-def test_out_of_memory_has_a_hint(tmp_path, toy, settings, cpu):
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("no"),
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:119] DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_out_of_memory_has_a_hint(tmp_path, toy, settings, cpu, error):
     class Greedy(toy):
         def loss(self, step):
-            raise torch.OutOfMemoryError("no")
+            raise error
 
     with pytest.raises(DeviceError, match="out of memory in step 1") as caught:
         train(Greedy(), settings(), cpu, tmp_path, resume=False, seed=0)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
+import errno
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,25 +46,34 @@ class RunFiles:
                 hint="run the same command without --resume to start this stage",
             )
 
-    def claim(self, *, overwrite: bool) -> None:
+    def claim(self, *, overwrite: bool) -> list[Path]:
         """Make the folder ready for a fresh run.
+
+        Decision: nothing is deleted here. A fresh run may never get as far as a file that is whole (a full disk, a
+        step that does not fit), and until then what an earlier one left is all there is.
+
+        Returns:
+            The files of an earlier run, to be let go of when the first file of the fresh one is whole.
 
         Raises:
             InputError: an artifact or a state is there and `overwrite` is false, or the folder cannot be written to.
         """
-        found = [path for path in (self.state, self.weights) if path.exists()]
-        if found and not overwrite:
-            raise InputError(
-                f"{found[0]} exists; a fresh {self.kind} training would replace it",
-                hint="add --resume to go on with it, or --overwrite to start anew",
-            )
         try:
+            found = [path for path in (self.state, self.weights) if path.exists()]
+            if found and not overwrite:
+                raise InputError(
+                    f"{found[0]} exists; a fresh {self.kind} training would replace it",
+                    hint="add --resume to go on with it, or --overwrite to start anew",
+                )
             self.folder.mkdir(parents=True, exist_ok=True)
-            for path in (self.weights, self.state, self.metrics):
-                path.unlink(missing_ok=True)
+            if not os.access(self.folder, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            events = [path for path in self.tensorboard.rglob("*") if path.is_file()]
         except OSError as error:
+            blocked = error.errno in (errno.EEXIST, errno.ENOTDIR)
+            reason = "a file is in its place" if blocked else error.strerror
             raise InputError(
-                f"{self.folder} cannot be written to: {error.strerror}",
+                f"{self.folder} cannot be written to: {reason}",
                 hint="choose another run folder or allow writing there",
             ) from error
-        shutil.rmtree(self.tensorboard, ignore_errors=True)
+        return found + [path for path in (self.metrics,) if path.exists()] + events

@@ -6,11 +6,10 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError
-
-from ahriuwu_cli.core.artifact import Header, read_header, write_weights
+from ahriuwu_cli.core.artifact import Header, read_weights
 from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.errors import InputError, TrainingError, TrainingInterrupted
+from ahriuwu_cli.core.training.checkpoint import Checkpoints
 from ahriuwu_cli.core.training.config import TrainSettings
 from ahriuwu_cli.core.training.files import RunFiles
 from ahriuwu_cli.core.training.interrupt import StopRequest
@@ -18,11 +17,12 @@ from ahriuwu_cli.core.training.recompute import learning_parts
 from ahriuwu_cli.core.training.schedule import learning_rate
 from ahriuwu_cli.core.training.sinks import Sinks, last_metrics
 from ahriuwu_cli.core.training.stage import ArtifactFields, Stage, StageState, moved, seed_everything
-from ahriuwu_cli.core.training.state import Session, load_state, save_state
+from ahriuwu_cli.core.training.state import Session, load_state
 from ahriuwu_cli.core.training.step import take_step
-from ahriuwu_cli.core.training.watch import Watch
 
 __all__ = ["ArtifactFields", "Stage", "StageState", "TrainResult", "moved", "seed_everything", "train"]
+
+LAST_BAD = 10  # skipped steps in a row at the end that make a run a failure
 
 
 @dataclass(frozen=True)
@@ -69,36 +69,41 @@ def train(
         InputError: nothing to resume, or a fresh run without `overwrite` where there is one already.
         ArtifactError: the saved state is damaged or was made with another configuration.
         DeviceError: the device ran out of memory.
-        TrainingError: too many non-finite steps, or a checkpoint could not be written.
+        TrainingError: too many non-finite steps, all or the last LAST_BAD of them, or a checkpoint could not be
+            written.
         TrainingInterrupted: Ctrl-C or SIGTERM; everything is saved.
     """
     if resume and overwrite:
         raise InputError("--resume and --overwrite exclude each other", hint="give one of them")
     files = RunFiles(folder, stage.kind)
     session = Session(stage, settings, runtime, seed)
+    earlier: list[Path] = []
+    difference = None
     if resume:
         files.require_state()
-        load_state(files.state, session)
+        difference = load_state(files.state, session)
         finished = _finished(files, session)
         if finished is not None:
             return finished
     else:
-        files.claim(overwrite=overwrite)
+        earlier = files.claim(overwrite=overwrite)
         seed_everything(seed)
     stage.module.train()
     with (
         StopRequest() as stop,
-        Sinks(stage.kind, files.metrics, files.tensorboard, session.step, settings.steps) as sinks,
+        Sinks(stage.kind, files.metrics, files.tensorboard, session.step, settings.steps, session.means) as sinks,
     ):
+        saved = Checkpoints(files, session, earlier, sinks.settle)
+        sinks.warn(session.step, difference, keep=False)
         _prepare(session, sinks)
-        metrics = _run(session, files, sinks, stop)
+        metrics = _run(session, saved, sinks, stop)
         if session.step < settings.steps:
-            _save(files, session)
+            saved.save(finished=False)
             raise TrainingInterrupted(
                 f"stopped at step {session.step} of {settings.steps}; saved to {folder}",
                 hint="run the same command with --resume to go on",
             )
-        header = _save(files, session)
+        header = _complete(saved, session)
         untrained = header.info["untrained"]
         if untrained:
             sinks.warn(session.step, f"{len(untrained)} declared tensors never learned: {', '.join(untrained[:5])}")
@@ -106,11 +111,13 @@ def train(
 
 
 def _finished(files: RunFiles, session: Session) -> TrainResult | None:
-    """Return the result when nothing is left to do and the artifact is of the last step."""
+    """Return the result when nothing is left to do and the artifact is that of this very state."""
     if session.step < session.settings.steps or not files.weights.is_file():
         return None
-    header = read_header(files.weights, files.kind)
-    if not header.info["finished"] or header.info["steps"] != session.step:
+    header, tensors = read_weights(files.weights, files.kind)
+    of_this = (header.info.get("finished"), header.info.get("steps")) == (True, session.step)
+    result = session.result()
+    if not of_this or tensors.keys() != result.keys() or moved(tensors, result):
         return None
     seconds, metrics = last_metrics(files.metrics)
     return TrainResult(header, session.step, seconds, metrics)
@@ -119,14 +126,15 @@ def _finished(files: RunFiles, session: Session) -> TrainResult | None:
 def _prepare(session: Session, sinks: Sinks) -> None:
     """Compile when asked to, and warn of settings that this stage has no use for."""
     if session.settings.recompute and not learning_parts(session.stage.module):
-        sinks.warn(session.step, "train.recompute has no effect: nothing that learns here can be computed again")
+        text = "train.recompute has no effect: nothing that learns here can be computed again"
+        sinks.warn(session.step, text, keep=session.step == 0)
     if session.runtime.compile:
         session.compile(lambda text: sinks.warn(session.step, text))
 
 
-def _run(session: Session, files: RunFiles, sinks: Sinks, stop: StopRequest) -> dict[str, float]:
+def _run(session: Session, saved: Checkpoints, sinks: Sinks, stop: StopRequest) -> dict[str, float]:
     """Step until the end or a stop request; returns the metrics of the last log point."""
-    settings, watch = session.settings, Watch(session.settings)
+    settings, watch = session.settings, session.watch
     metrics: dict[str, float] = {}
     leaving = session.step >= settings.steps
     while not leaving:
@@ -135,8 +143,10 @@ def _run(session: Session, files: RunFiles, sinks: Sinks, stop: StopRequest) -> 
         session.step += 1
         if outcome.fault is not None:
             session.bad_steps += 1
+            session.bad_in_a_row += 1
             sinks.warn(session.step, watch.bad_step(session.step, session.bad_steps, outcome.fault))
         else:
+            session.bad_in_a_row = 0
             for metrics_of_part in outcome.metrics:
                 sinks.add(metrics_of_part)
             if math.isfinite(outcome.norm):  # an fp16 overflow has no norm to speak of
@@ -146,20 +156,22 @@ def _run(session: Session, files: RunFiles, sinks: Sinks, stop: StopRequest) -> 
         too_bad = session.bad_steps > settings.max_bad_steps and outcome.fault is not None
         leaving = stop.requested or too_bad or session.step == settings.steps
         checkpoint = session.step % settings.checkpoint_every == 0
-        # averages are closed at checkpoints too, so that a resumed run logs what an unbroken one does
-        if leaving or checkpoint or session.step % settings.log_every == 0:
+        # a request to stop is no log point: sums are saved, so that a resumed run logs what an unbroken one does
+        ending = too_bad or session.step == settings.steps
+        if ending or checkpoint or session.step % settings.log_every == 0:
             metrics = sinks.log(session.step, rate, session.bad_steps)
             sinks.warn(session.step, watch.metrics(session.step, metrics))
         if too_bad:
-            _give_up(files, session, outcome.fault)
+            _give_up(saved, session, outcome.fault)
         if checkpoint and not leaving:
-            _save_state(files, session)
+            saved.save_state()
     return metrics
 
 
-def _give_up(files: RunFiles, session: Session, fault: str | None) -> None:
+def _give_up(saved: Checkpoints, session: Session, fault: str | None) -> None:
     """Save the last good weights and end the run."""
-    _save(files, session)
+    _require_good_steps(session, fault)
+    saved.save(finished=False)
     raise TrainingError(
         f"training stopped at step {session.step}: {session.bad_steps} steps were not finite, more than "
         f"max_bad_steps = {session.settings.max_bad_steps} (last: {fault}); the last good state is saved",
@@ -168,41 +180,29 @@ def _give_up(files: RunFiles, session: Session, fault: str | None) -> None:
     )
 
 
-def _save(files: RunFiles, session: Session) -> Header:
-    """Write the state and the artifact of this very step; with an average of the weights the artifact holds that."""
-    _save_state(files, session)
-    fields, module, average = session.stage.describe(), session.stage.module, session.average
-    info = {
-        **fields.info,
-        "steps": session.step,
-        "finished": session.step >= session.settings.steps,
-        "untrained": session.untrained(),
-        "averaged": average is not None,
-    }
-    try:
-        return write_weights(
-            files.weights,
-            files.kind,
-            module.state_dict() if average is None else average.state_dict(module),
-            config=fields.config,
-            specs=fields.specs,
-            parents=fields.parents,
-            info=info,
+def _require_good_steps(session: Session, fault: str | None) -> None:
+    """Raise TrainingError when no step was good: there is nothing to save."""
+    if session.bad_steps >= session.step > 0:
+        raise TrainingError(
+            f"none of {session.step} steps was finite (last: {fault or 'before the resume'}); nothing was learned, "
+            "no weights were written",
+            hint="lower learning_rate or look at the data (`ahriuwu doctor`), then start anew with --overwrite",
         )
-    except (OSError, SafetensorError) as error:
-        raise _unwritable(files.weights, error) from error
 
 
-def _save_state(files: RunFiles, session: Session) -> None:
-    try:
-        save_state(files.state, session)
-    except (OSError, SafetensorError) as error:
-        raise _unwritable(files.state, error) from error
+def _complete(saved: Checkpoints, session: Session) -> Header:
+    """Save the result; TrainingError where the last steps show that training had broken down.
 
-
-def _unwritable(path: Path, error: Exception) -> TrainingError:
-    reason = " ".join(str(error).split())
-    return TrainingError(
-        f"could not write {path}: {reason}; the file written before it is intact",
-        hint="make room on the disk or allow writing there, then run the same command with --resume",
-    )
+    Decision: LAST_BAD skipped steps in a row at the end, or nothing but skipped steps, are no finished training. The
+    weights are those of before, but what the settings asked for was not done.
+    """
+    _require_good_steps(session, None)
+    broken = session.bad_in_a_row >= LAST_BAD
+    header = saved.save(finished=not broken)
+    if broken:
+        raise TrainingError(
+            f"the last {session.bad_in_a_row} of {session.step} steps were not finite; the last good state is saved, "
+            "not as finished",
+            hint="lower learning_rate or look at the data, then start anew with --overwrite",
+        )
+    return header

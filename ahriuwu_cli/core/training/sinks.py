@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ahriuwu_cli.core.errors import TrainingError
-from ahriuwu_cli.core.files import write_text
+from ahriuwu_cli.core.files import refused, temporary_name, write_text
 from ahriuwu_cli.core.training.progress import ProgressDisplay
 
 BOOKKEEPING = ("step", "seconds", "steps_per_second")  # columns of a line that are not metrics
@@ -39,8 +39,8 @@ class Means:
             value = value.reshape(())
             measured = ~value.isnan()
             zero = torch.zeros_like(value)
-            self._sums[name] = self._sums.get(name, zero) + torch.where(measured, value, zero)
-            self._counts[name] = self._counts.get(name, zero) + measured
+            self._sums[name] = self._sums.get(name, zero).to(zero.device) + torch.where(measured, value, zero)
+            self._counts[name] = self._counts.get(name, zero).to(zero.device) + measured
 
     def take(self) -> dict[str, float]:
         """Return the averages since the last call, in order of appearance; synchronises with the device."""
@@ -48,20 +48,40 @@ class Means:
         self._sums, self._counts = {}, {}
         return means
 
+    def state(self) -> tuple[list[str], Tensor]:
+        """What has been added since the last `take`: names, and (number of names, 2) sums and counts."""
+        pairs = [torch.stack([total, self._counts[name]]).cpu() for name, total in self._sums.items()]
+        return list(self._sums), torch.stack(pairs) if pairs else torch.zeros(0, 2)
+
+    def load_state(self, names: Sequence[str], pairs: Tensor) -> None:
+        """Take back what `state` returned; what is added later brings its own device."""
+        self._sums = {name: total.clone() for name, total in zip(names, pairs[:, 0], strict=True)}
+        self._counts = {name: count.clone() for name, count in zip(names, pairs[:, 1], strict=True)}
+
 
 class MetricsFile:
     """metrics.jsonl: one object per log point, `{"step": ..., "warning": ...}` for warnings.
 
     Numbers that are not finite are written as null. Continuing at step k drops the lines of later
-    steps and one that a kill cut short, so that no step appears twice.
+    steps and one that a kill cut short, so that no step appears twice. A fresh run writes aside until `settle`
+    says that what an earlier run left may go.
     """
 
     def __init__(self, path: Path, step: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lines = [line for line in read_metrics(path) if line["step"] <= step] if step else []
-        write_text(path, "".join(_dump(line) for line in lines))
         self._path = path
-        self._stream = path.open("a", encoding="utf-8")
+        self._place = path if step or not path.exists() else temporary_name(path)
+        lines = [line for line in read_metrics(path) if line["step"] <= step] if step else []
+        write_text(self._place, "".join(_dump(line) for line in lines))
+        self._stream = self._place.open("a", encoding="utf-8")
+
+    def settle(self) -> None:
+        """Replace an earlier run's file by what was written aside so far, and go on there."""
+        if self._place != self._path:
+            self._stream.close()  # Windows renames no open file
+            self._place.replace(self._path)
+            self._place = self._path
+            self._stream = self._path.open("a", encoding="utf-8")
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Append one object and flush it; TrainingError when there is no room."""
@@ -69,15 +89,18 @@ class MetricsFile:
             self._stream.write(_dump(line))
             self._stream.flush()
         except OSError as error:
+            found = refused(self._path, error)
             raise TrainingError(
-                f"could not write {self._path}: {error.strerror}",
-                hint="make room on the disk, then run the same command with --resume",
+                found.message.partition(";")[0],
+                hint=f"{found.hint}, then go on with --resume where there is a state, or start again",
             ) from error
 
     def close(self) -> None:
-        """Close the file; what could not be written has been reported."""
+        """Close the file; what could not be written has been reported, what never replaced an earlier file goes."""
         with suppress(OSError):
             self._stream.close()
+            if self._place != self._path:
+                self._place.unlink(missing_ok=True)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -121,14 +144,17 @@ class Sinks:
         tensorboard: folder for TensorBoard events, used when TensorBoard is installed.
         step: steps already done.
         total: steps in all.
+        means: the running averages, those before a resume included.
     """
 
-    def __init__(self, name: str, metrics: Path, tensorboard: Path, step: int, total: int) -> None:
+    def __init__(
+        self, name: str, metrics: Path, tensorboard: Path, step: int, total: int, means: Means | None = None
+    ) -> None:
         self._file = MetricsFile(metrics, step)
-        self._before = last_metrics(metrics)[0]
+        self._before = last_metrics(metrics)[0] if step else 0.0
         self._started = self._logged = time.monotonic()
         self._logged_step = step
-        self._means = Means()
+        self._means = means or Means()
         self._board = _open_tensorboard(tensorboard, step)
         self._progress = ProgressDisplay(name, step, total)
 
@@ -171,11 +197,16 @@ class Sinks:
         self._progress.measured(metrics["loss"])
         return metrics
 
-    def warn(self, step: int, text: str | None) -> None:
-        """Show and keep a warning; None is no warning."""
+    def warn(self, step: int, text: str | None, *, keep: bool = True) -> None:
+        """Show a warning and write it down, unless it is not to be kept; None is no warning."""
         if text is not None:
             self._progress.warn(text)
-            self._file.write({"step": step, "warning": text})
+            if keep:
+                self._file.write({"step": step, "warning": text})
+
+    def settle(self) -> None:
+        """The first file of this run is whole: its metrics replace those of an earlier run."""
+        self._file.settle()
 
     def __enter__(self) -> Sinks:
         return self

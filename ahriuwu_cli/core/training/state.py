@@ -2,8 +2,7 @@
 
 Tensor names: `module/<name>` (the module's state dict), `optimizer/<name>/<slot>` (AdamW moments and
 step counts of a trained parameter), `average/<name>` (its average, when there is one), `rng/<generator>`,
-`stage/<name>`. The header's `info` has the numbers: step, bad_steps, averaged_steps, seed, settings, and as
-JSON text the loss scaler and the stage's values.
+`stage/<name>`, `means/pairs` (running sum and count of each metric). The header's `info` is a `StateInfo`.
 """
 
 from __future__ import annotations
@@ -15,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from ahriuwu_cli.core.artifact import Header, canonical, load_strictly, read_weights, write_weights
+from ahriuwu_cli.core.artifact import Header, canonical, load_strictly, read_weights, reading, write_weights
+from ahriuwu_cli.core.config import Section
 from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.errors import ArtifactError
 from ahriuwu_cli.core.training.average import WeightAverage
@@ -25,7 +26,10 @@ from ahriuwu_cli.core.training.compilation import CompiledBlocks, Tell, compile_
 from ahriuwu_cli.core.training.config import TrainSettings
 from ahriuwu_cli.core.training.generators import generator_states, restore_generators
 from ahriuwu_cli.core.training.recompute import set_recompute
+from ahriuwu_cli.core.training.sinks import Means
 from ahriuwu_cli.core.training.stage import Stage, StageState
+from ahriuwu_cli.core.training.surroundings import compare_surroundings, surroundings
+from ahriuwu_cli.core.training.watch import Watch
 
 # what may change at a resume
 FREE_SETTINGS = frozenset({"steps", "log_every", "checkpoint_every", "max_bad_steps", "recompute"})
@@ -40,6 +44,9 @@ class Session:
     Attributes:
         step: finished steps, skipped ones included.
         bad_steps: skipped ones.
+        bad_in_a_row: of these, the last ones without a good step after them.
+        means: metrics since the last log point.
+        watch: what has been seen of the diseases it knows.
         parameters: what learns, by name.
         average: its moving average; None without `ema_decay`.
         compiled: what runs compiled code; None for nothing.
@@ -51,6 +58,9 @@ class Session:
     seed: int
     step: int = 0
     bad_steps: int = 0
+    bad_in_a_row: int = 0
+    means: Means = field(init=False, default_factory=Means)
+    watch: Watch = field(init=False)
     parameters: dict[str, nn.Parameter] = field(init=False)
     optimizer: torch.optim.AdamW = field(init=False)
     average: WeightAverage | None = field(init=False)
@@ -58,6 +68,7 @@ class Session:
     compiled: CompiledBlocks | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
+        self.watch = Watch(self.settings)
         self.parameters = dict(self.stage.trained())
         everything = {id(parameter) for parameter in self.stage.module.parameters()}
         declared = {id(parameter) for parameter in self.parameters.values()}
@@ -74,6 +85,11 @@ class Session:
     def compile(self, tell: Tell) -> None:
         """Compile the module's blocks; `tell` takes the one line that says why not, now or in a later step."""
         self.compiled = compile_blocks(self.stage.module, tell)
+
+    def result(self) -> dict[str, Tensor]:
+        """The tensors that the artifact holds: the averaged ones where there is an average."""
+        module = self.stage.module
+        return module.state_dict() if self.average is None else self.average.state_dict(module)
 
     def untrained(self) -> list[str]:
         """List the declared tensors that never received a non-zero gradient, sorted.
@@ -130,6 +146,24 @@ def _moments(optimizer: torch.optim.AdamW, parameter: nn.Parameter) -> Iterator[
     return (slots[name] for name in SLOTS[1:] if name in slots)
 
 
+class StateInfo(Section):
+    """What a state's header says beside config, specs and parents; `scaler`, `stage` and `python_rng` are JSON text."""
+
+    of: str
+    step: int = Field(ge=0)
+    bad_steps: int = Field(ge=0)
+    bad_in_a_row: int = Field(default=0, ge=0)
+    averaged_steps: int = Field(ge=0)
+    seed: int
+    settings: dict[str, Any]
+    python_rng: str
+    scaler: str
+    stage: str
+    means: list[str] = Field(default_factory=list)
+    watch: dict[str, list[int]] | None = None
+    surroundings: dict[str, Any] = Field(default_factory=dict)
+
+
 # ---------------------------------------------------------------- writing
 
 
@@ -146,60 +180,84 @@ def save_state(path: Path, session: Session) -> Header:
     generators, python_state = generator_states(session.runtime)
     tensors |= {f"rng/{name}": tensor for name, tensor in generators.items()}
     tensors |= {f"stage/{name}": tensor for name, tensor in stage.tensors.items()}
-    info = {
-        "of": session.stage.kind,
-        "step": session.step,
-        "bad_steps": session.bad_steps,
-        "averaged_steps": 0 if session.average is None else session.average.updates,
-        "seed": session.seed,
-        "settings": session.settings.model_dump(mode="json"),
-        "python_rng": python_state,
-        "scaler": json.dumps(None if session.scaler is None else session.scaler.state_dict()),
-        "stage": json.dumps(stage.values, allow_nan=False),
-    }
+    names, pairs = session.means.state()
+    tensors["means/pairs"] = pairs
+    info = StateInfo(
+        of=session.stage.kind,
+        step=session.step,
+        bad_steps=session.bad_steps,
+        bad_in_a_row=session.bad_in_a_row,
+        averaged_steps=0 if session.average is None else session.average.updates,
+        seed=session.seed,
+        settings=session.settings.model_dump(mode="json"),
+        python_rng=python_state,
+        scaler=json.dumps(None if session.scaler is None else session.scaler.state_dict()),
+        stage=json.dumps(stage.values, allow_nan=False),
+        means=names,
+        watch=session.watch.state(),
+        surroundings=surroundings(session.runtime),
+    )
     return write_weights(
-        path, "state", tensors, config=fields.config, specs=fields.specs, parents=fields.parents, info=info
+        path,
+        "state",
+        tensors,
+        config=fields.config,
+        specs=fields.specs,
+        parents=fields.parents,
+        info=info.model_dump(mode="json"),
     )
 
 
 # ---------------------------------------------------------------- reading
 
 
-def load_state(path: Path, session: Session) -> None:
+def load_state(path: Path, session: Session) -> str | None:
     """Put a saved state back into a fresh session, bit for bit; nothing changes when it does not fit.
+
+    Returns:
+        A line that says how what follows may differ from a run without a break (see surroundings.py), or None.
 
     Raises:
         InputError: the file is missing.
-        ArtifactError: damaged, of another stage, or made with another config, specs, parents or seed.
+        ArtifactError: damaged, of another stage, or made with another config, specs, parents, seed or precision.
     """
     header, tensors = read_weights(path, "state")
-    _check(path, header, session)
-    parts = {prefix: _part(tensors, prefix) for prefix in ("module", "optimizer", "average", "rng", "stage")}
-    load_strictly(session.stage.module, parts["module"], path)
-    _load_optimizer(session, parts["optimizer"], path)
-    if session.average is not None:
-        session.average.load(parts["average"], header.info["averaged_steps"])
-    scaler = json.loads(header.info["scaler"])
-    if session.scaler is not None and scaler:
-        session.scaler.load_state_dict(scaler)
-    session.stage.load_state(StageState(parts["stage"], json.loads(header.info["stage"])))
-    session.step, session.bad_steps = header.info["step"], header.info["bad_steps"]
-    restore_generators(session.runtime, parts["rng"], header.info["python_rng"])
+    with reading(path):
+        info = StateInfo.model_validate(header.info)
+        _check(path, header, info, session)
+        difference = compare_surroundings(path, info.surroundings, surroundings(session.runtime))
+        parts = {prefix: _part(tensors, prefix) for prefix in ("module", "optimizer", "average", "rng", "stage")}
+        slots = _optimizer_slots(session, parts["optimizer"], path)
+        load_strictly(session.stage.module, parts["module"], path)
+        session.optimizer.state.update(slots)
+        if session.average is not None:
+            session.average.load(parts["average"], info.averaged_steps)
+        scaler = json.loads(info.scaler)
+        if session.scaler is not None and scaler:
+            session.scaler.load_state_dict(scaler)
+        session.stage.load_state(StageState(parts["stage"], json.loads(info.stage)))
+        if "means/pairs" in tensors:  # not in states of earlier versions
+            session.means.load_state(info.means, tensors["means/pairs"])
+        if info.watch is not None:
+            session.watch.load_state(info.watch)
+        session.step, session.bad_steps, session.bad_in_a_row = info.step, info.bad_steps, info.bad_in_a_row
+        restore_generators(session.runtime, parts["rng"], info.python_rng)
+    return difference
 
 
-def _check(path: Path, header: Header, session: Session) -> None:
+def _check(path: Path, header: Header, info: StateInfo, session: Session) -> None:
     stage, fields = session.stage, session.stage.describe()
-    if header.info.get("of") != stage.kind:
+    if info.of != stage.kind:
         raise ArtifactError(
-            f"{path} is the state of a {header.info.get('of')} training; expected {stage.kind}",
+            f"{path} is the state of a {info.of} training; expected {stage.kind}",
             hint="give the folder of the stage that is being resumed",
         )
     saved = {
         "config": header.config,
         "specs": header.specs,
         "parents": header.parents,
-        "train": header.info["settings"],
-        "seed": header.info["seed"],
+        "train": info.settings,
+        "seed": info.seed,
     }
     now = {
         "config": fields.config,
@@ -236,21 +294,25 @@ def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
 
 
-def _load_optimizer(session: Session, saved: Mapping[str, Tensor], path: Path) -> None:
+def _optimizer_slots(session: Session, saved: Mapping[str, Tensor], path: Path) -> dict[Tensor, dict[str, Tensor]]:
+    """The saved moments of each parameter, when they are those of this stage's tensors."""
     slots: dict[str, dict[str, Tensor]] = {}
     for key, tensor in saved.items():
         name, _, slot = key.rpartition("/")
+        parameter = session.parameters.get(name)
+        if parameter is None or slot not in SLOTS or (slot != "step" and tensor.shape != parameter.shape):
+            raise ArtifactError(
+                f"{path} has optimiser moments for {name}, which this stage does not train",
+                hint="the state was written by another version of this program; start anew with --overwrite",
+            )
         slots.setdefault(name, {})[slot] = tensor
-    strangers = sorted(slots.keys() - session.parameters.keys())
-    if strangers:
-        raise ArtifactError(
-            f"{path} has optimiser moments for {strangers[0]}, which this stage does not train",
-            hint="the state was written by another version of this program; start anew with --overwrite",
-        )
-    for name, values in slots.items():
-        parameter = session.parameters[name]
-        # AdamW keeps the step count on the CPU, except for its fused kernel
-        fused = session.optimizer.defaults["fused"]
-        session.optimizer.state[parameter] = {
-            slot: value.to(parameter.device) if fused or slot != "step" else value for slot, value in values.items()
+    # AdamW keeps the step count on the CPU, except for its fused kernel
+    fused = session.optimizer.defaults["fused"]
+    return {
+        parameter: {
+            slot: value.to(parameter.device) if fused or slot != "step" else value
+            for slot, value in slots[name].items()
         }
+        for name, parameter in session.parameters.items()
+        if name in slots
+    }

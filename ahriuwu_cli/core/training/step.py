@@ -40,19 +40,28 @@ def take_step(session: Session, rate: float) -> StepOutcome:
         start = StepStart(session)
         try:
             return _try_step(session, rate)
-        except (torch.OutOfMemoryError, AhriuwuError):
+        except AhriuwuError:
             raise
         except Exception as error:  # a fault of the stage itself comes again below
+            if _is_out_of_memory(error):
+                raise
             session.compiled.give_up(error)
             session.compiled = None
         start.restore()
         return _try_step(session, rate)
-    except torch.OutOfMemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
         raise DeviceError(
             f"{session.runtime.device} ran out of memory in step {session.step + 1}",
             hint="set train.recompute = true and --resume, or start anew with a lower train.batch_size "
             "(train.accumulate makes up for it) or a smaller model",
         ) from error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """True where a device, or the system for the CPU, gave no more; torch has no class for the latter."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in str(error)
 
 
 def _try_step(session: Session, rate: float) -> StepOutcome:

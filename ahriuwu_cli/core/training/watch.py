@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ahriuwu_cli.core.training.config import TrainSettings
 
@@ -24,6 +24,20 @@ class Watch:
         self._clipped = 0
         self._clip_quiet = _Quiet()
         self._spread_quiet = _Quiet()
+
+    def state(self) -> dict[str, list[int]]:
+        """What has been seen so far, so that a resumed run warns where an unbroken one does."""
+        return {
+            "window": [self._steps, self._clipped],
+            "clip_quiet": self._clip_quiet.state(),
+            "spread_quiet": self._spread_quiet.state(),
+        }
+
+    def load_state(self, state: Mapping[str, Sequence[int]]) -> None:
+        """Take back what `state` returned."""
+        self._steps, self._clipped = state["window"]
+        self._clip_quiet.load_state(state["clip_quiet"])
+        self._spread_quiet.load_state(state["spread_quiet"])
 
     def bad_step(self, step: int, count: int, reason: str) -> str | None:
         """Report the `count`-th skipped step: the first, second, fourth, eighth, ... of them."""
@@ -67,6 +81,12 @@ class _Quiet:
     def __init__(self) -> None:
         self._wait = 0
         self._pause = FIRST_PAUSE
+
+    def state(self) -> list[int]:
+        return [self._wait, self._pause]
+
+    def load_state(self, state: Sequence[int]) -> None:
+        self._wait, self._pause = state
 
     def speak(self, wrong: bool) -> bool:
         if not wrong:
