@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -30,6 +31,7 @@ from ahriuwu_cli.cli import (
     tokenizer,
 )
 from ahriuwu_cli.core.errors import EXIT_FAILED, EXIT_INTERRUPTED, AhriuwuError
+from ahriuwu_cli.core.files import REFUSALS
 from ahriuwu_cli.core.process import tune_process
 
 ROAD = (
@@ -48,8 +50,6 @@ ROAD = (
     "bench",
     "doctor",
 )
-OUTSIDE = {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.ENAMETOOLONG}
-"""What the operating system refuses for reasons that are not ours."""
 
 
 class RoadOrder(TyperGroup):
@@ -117,27 +117,36 @@ def run(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 (one re
     except typer.TyperException as error:
         return _tell(_usage_message(error), _usage_hint(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        return EXIT_INTERRUPTED
+        return _stopped()
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else EXIT_FAILED
     except BrokenPipeError:
         _forget_stdout()
         return EXIT_FAILED
     except OSError as error:
-        if error.errno not in OUTSIDE:
+        if error.errno not in REFUSALS:
             return _admit()
+        return _tell(f"{error.filename or 'a file'}: {error.strerror}", REFUSALS[error.errno])
+    except MemoryError:
         return _tell(
-            f"{error.filename or 'a file'}: {error.strerror}", "check the path, its permissions and the free space"
+            "this machine ran out of memory", "close other programs, or lower batch_size, data.num_envs or data.height"
         )
     except Exception:
         return _admit()
+    if code == EXIT_INTERRUPTED:  # what typer makes of a KeyboardInterrupt
+        return _stopped()
     return code if isinstance(code, int) else 0
 
 
 def main() -> None:
-    """Entry point of the console command."""
+    """Entry point of the console command; it ends on SIGTERM as on Ctrl-C."""
+    signal.signal(signal.SIGTERM, _interrupt)
     tune_process()
     sys.exit(run())
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _tell(message: str, hint: str, code: int = EXIT_FAILED, word: str = "error") -> int:
@@ -145,6 +154,15 @@ def _tell(message: str, hint: str, code: int = EXIT_FAILED, word: str = "error")
     for label, text in ((word, message), ("hint", hint)):
         print(f"{label}: {' '.join(text.split())}", file=sys.stderr)
     return code
+
+
+def _stopped() -> int:
+    return _tell(
+        "on request; files are whole or not there",
+        "run the same command again; `data record` goes on with --append, a training with --resume",
+        EXIT_INTERRUPTED,
+        "stopped",
+    )
 
 
 def _usage_message(error: typer.TyperException) -> str:

@@ -36,6 +36,12 @@ class InputError(AhriuwuError):
     exit_code = EXIT_USAGE
 
 
+class BusyError(AhriuwuError):
+    """A folder that another process is writing to."""
+
+    exit_code = EXIT_FAILED
+
+
 class DeviceError(AhriuwuError):
     """A device, precision or memory need that this machine cannot meet."""
 

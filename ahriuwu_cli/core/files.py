@@ -5,13 +5,17 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ahriuwu_cli.core.errors import StorageError
 
+TEMPORARY_SUFFIX = ".ahriuwu-tmp"
+"""Ends the names of files and folders that nobody reads; only a kill leaves one behind."""
 ROOM = "make room on the disk"
 OPEN = "allow writing there, or choose another folder"
 CLEAR = "move what is in the way, or choose another folder"
@@ -38,7 +42,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, fsync it and rename it over `path`.
 
     A crash or a full disk leaves the previous file as it was and no temporary file behind
-    (a kill may leave a dotfile, which nothing reads).
+    (a kill may leave one, which nothing reads and `remove_leftovers` removes).
 
     Raises:
         StorageError: the system does not let it be written.
@@ -62,12 +66,12 @@ def refused(path: Path, error: OSError) -> StorageError:
 
 def temporary_name(path: Path) -> Path:
     """A name beside `path` for what may become it: a dotfile that nothing reads (see `remove_leftovers`)."""
-    return path.with_name(f".{path.name}.{os.getpid()}_new.tmp")
+    return path.with_name(f".{path.name}.{os.getpid()}_new{TEMPORARY_SUFFIX}")
 
 
 def _write(path: Path, write: Callable[[Path], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY_SUFFIX)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -79,10 +83,11 @@ def _write(path: Path, write: Callable[[Path], object]) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make new names in a folder last."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -90,6 +95,13 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed process left half written in `folder`; only for whoever has the folder to itself."""
+    for path in folder.glob(f".*{TEMPORARY_SUFFIX}"):
+        with suppress(OSError):  # what cannot be removed harms nobody
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

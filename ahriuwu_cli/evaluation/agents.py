@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ahriuwu_cli.core.files import write_json
+from ahriuwu_cli.core.files import TEMPORARY_SUFFIX, write_json
 from ahriuwu_cli.core.report import Report
 from ahriuwu_cli.episodes.config import DataSection
 from ahriuwu_cli.evaluation.behaviour import ActionTally, describe
@@ -111,7 +111,7 @@ def _play(
     )
     returns, lengths = np.zeros(len(seeds)), np.zeros(len(seeds), np.int64)
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".clips.", dir=out) as clips, closing(stream):
+    with tempfile.TemporaryDirectory(prefix=".clips.", suffix=TEMPORARY_SUFFIX, dir=out) as clips, closing(stream):
         highlights = Highlights(Path(clips), len(seeds))
         for index, episode in stream:
             returns[index], lengths[index] = episode.total_reward, episode.num_steps

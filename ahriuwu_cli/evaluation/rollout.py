@@ -12,6 +12,7 @@ from typing import Any
 
 from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.files import write_json
+from ahriuwu_cli.core.lock import exclusive
 from ahriuwu_cli.core.report import Report
 from ahriuwu_cli.evaluation.config import EvalSection
 from ahriuwu_cli.evaluation.dreaming import Dreamer, load_dreamer
@@ -78,8 +79,9 @@ def evaluate_rollout(
         floor=halves_distance(features["truth"], seed),
         fine=_fine(after, settings),
     )
-    _write_pictures(out, columns, judged.curves, settings, dreamer)
-    return _report(out, checkpoint, judged, settings, dreamer)
+    with exclusive(out):
+        _write_pictures(out, columns, judged.curves, settings, dreamer)
+        return _report(out, checkpoint, judged, settings, dreamer)
 
 
 @dataclass(frozen=True)

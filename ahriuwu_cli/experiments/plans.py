@@ -16,6 +16,7 @@ from ahriuwu_cli.core.artifact import Header, Kind, read_header
 from ahriuwu_cli.core.config import Section, split_override, validate
 from ahriuwu_cli.core.errors import ConfigError
 from ahriuwu_cli.core.files import write_json
+from ahriuwu_cli.core.lock import exclusive
 from ahriuwu_cli.core.report import Report
 from ahriuwu_cli.core.training.files import RunFiles
 from ahriuwu_cli.core.training.state import differences
@@ -131,9 +132,17 @@ class Training:
         return header.info["seed"] == self.run.config.run.seed and self._is_of(header) and self._is_as_saved(header)
 
     def finish(self) -> None:
-        """Train, or go on, unless it is done; the processor time of all threads is added up in `cost`."""
+        """Train, or go on, unless it is done; the processor time of all threads is added up in `cost`.
+
+        Raises:
+            BusyError: another process is at it.
+        """
         if self.is_done():
             return
+        with exclusive(self.weights.parent):
+            self._finish()
+
+    def _finish(self) -> None:
         resume = self.can_resume()
         say(f"{self.name}: {'going on with its training' if resume else 'training'}")
         before = read_json(self.cost).get("cpu_seconds", 0.0) if resume else 0.0

@@ -32,6 +32,7 @@ from ahriuwu_cli.core.artifact import (
 from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.errors import ArtifactError, DataError
 from ahriuwu_cli.core.lineage import grown_from, is_parent, outgrown
+from ahriuwu_cli.core.lock import exclusive
 from ahriuwu_cli.core.report import Report
 from ahriuwu_cli.core.specs import FrameSpec, LatentSpec
 from ahriuwu_cli.episodes.store import EpisodeStore
@@ -51,8 +52,14 @@ def build_latents(
 
     Raises:
         ArtifactError: the frames of the store are not those the tokenizer was made for.
+        BusyError: another process is writing to `out`.
         DataError: the store has no training episode to measure.
     """
+    with exclusive(out):
+        return _build(episodes, tokenizer_path, out, settings, runtime)
+
+
+def _build(episodes: Path, tokenizer_path: Path, out: Path, settings: LatentsSection, runtime: Runtime) -> Report:
     store = EpisodeStore.open(episodes)
     if not store.ids("train"):
         raise DataError(f"{episodes} has no training episode", hint="record episodes with `ahriuwu data record`")

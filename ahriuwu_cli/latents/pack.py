@@ -24,6 +24,7 @@ from ahriuwu_cli.core.artifact import (
 )
 from ahriuwu_cli.core.errors import ArtifactError
 from ahriuwu_cli.core.lineage import grown_from, has_grown, outgrown, require_parent
+from ahriuwu_cli.core.lock import exclusive
 from ahriuwu_cli.core.report import Report
 from ahriuwu_cli.core.specs import LatentSpec
 from ahriuwu_cli.episodes.alignment import arrived, num_latents, to_blocks
@@ -42,7 +43,13 @@ def pack_latents(episodes: Path, latents: Path, out: Path, settings: LatentsSect
     Raises:
         ArtifactError: the latents are of other episodes or of a part of them, their counts differ, or a file is not
             the one that their manifest lists.
+        BusyError: another process is writing to `out`.
     """
+    with exclusive(out):
+        return _pack(episodes, latents, out, settings)
+
+
+def _pack(episodes: Path, latents: Path, out: Path, settings: LatentsSection) -> Report:
     store = EpisodeStore.open(episodes)
     header = read_header(latents, "latents")
     check_fingerprint(latents, header, "")

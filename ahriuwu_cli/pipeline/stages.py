@@ -15,6 +15,7 @@ from ahriuwu_cli.agent import scratch as scratch_training
 from ahriuwu_cli.agent import train as agent_training
 from ahriuwu_cli.core.artifact import Kind, read_header
 from ahriuwu_cli.core.device import Runtime, apply_threads, resolve_runtime
+from ahriuwu_cli.core.lock import exclusive
 from ahriuwu_cli.core.report import Report
 from ahriuwu_cli.core.training.loop import TrainResult
 from ahriuwu_cli.dynamics import train as dynamics_training
@@ -226,13 +227,15 @@ def evaluate_agent(run: Run, agents: list[str] | None = None, task: str | None =
 
 def compare_players(run: Run, store: EpisodeStore, players: Mapping[str, Player], task: str | None = None) -> Report:
     """Let players, baselines first, play the game of `store` on paired seeds that were never recorded."""
-    return evaluate_agents(
-        {name: player.policy for name, player in players.items()},
-        played_environment(run, store, task),
-        run.evaluation / "agent",
-        run.config.eval,
-        seed=run.config.run.seed,
-        taken={record.seed for record in store.episodes},
-        fingerprints={name: player.fingerprint for name, player in players.items() if player.fingerprint},
-        on_agent=lambda name: print(f"playing {run.config.eval.episodes} episodes: {name}", file=sys.stderr),
-    )
+    out = run.evaluation / "agent"
+    with exclusive(out):
+        return evaluate_agents(
+            {name: player.policy for name, player in players.items()},
+            played_environment(run, store, task),
+            out,
+            run.config.eval,
+            seed=run.config.run.seed,
+            taken={record.seed for record in store.episodes},
+            fingerprints={name: player.fingerprint for name, player in players.items() if player.fingerprint},
+            on_agent=lambda name: print(f"playing {run.config.eval.episodes} episodes: {name}", file=sys.stderr),
+        )

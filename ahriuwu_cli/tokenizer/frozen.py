@@ -15,6 +15,7 @@ from torch import Tensor
 from ahriuwu_cli.core.artifact import Header, canonical, read_header, write_weights
 from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.errors import ArtifactError, DataError, InputError
+from ahriuwu_cli.core.lock import exclusive
 from ahriuwu_cli.core.training.files import RunFiles
 from ahriuwu_cli.core.training.loop import TrainResult
 from ahriuwu_cli.core.training.state import differences
@@ -108,19 +109,20 @@ def adopt_tokenizer(
         raise DataError(f"{episodes} has no training episode", hint="record episodes with `ahriuwu data record`")
     frames = torch.from_numpy(store.read(ids[0]).frames[:CHECKED_FRAMES])
     metrics = _try(tokenizer, to_pixels(frames.to(runtime.device))[None])
-    earlier = files.claim(overwrite=overwrite)
-    header = write_weights(
-        files.weights,
-        "tokenizer",
-        {},
-        config=config,
-        specs={"frame": store.frame_spec.model_dump(), "latent": tokenizer.latent_spec.model_dump()},
-        parents=parents,
-        info={"files": tokenizer.files(), "steps": 0, "finished": True, "untrained": []},
-    )
-    for path in earlier:
-        if path != files.weights:
-            path.unlink(missing_ok=True)
+    with exclusive(folder):
+        earlier = files.claim(overwrite=overwrite)
+        header = write_weights(
+            files.weights,
+            "tokenizer",
+            {},
+            config=config,
+            specs={"frame": store.frame_spec.model_dump(), "latent": tokenizer.latent_spec.model_dump()},
+            parents=parents,
+            info={"files": tokenizer.files(), "steps": 0, "finished": True, "untrained": []},
+        )
+        for path in earlier:
+            if path != files.weights:
+                path.unlink(missing_ok=True)
     return TrainResult(header, 0, time.monotonic() - started, metrics)
 
 

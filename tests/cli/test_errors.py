@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from ahriuwu_cli.cli.main import main
 from ahriuwu_cli.core.errors import AhriuwuError, ArtifactError, DeviceError, TrainingInterrupted
 
 
@@ -85,6 +87,9 @@ def fail_with(error: BaseException):
         (TrainingInterrupted("saved at step 3", hint="go on with --resume"), 130, "stopped: saved at step 3"),
         (OSError(errno.ENOSPC, "No space left on device", "big.bin"), 1, "error: big.bin: No space left on device"),
         (PermissionError(errno.EACCES, "Permission denied", "x"), 1, "error: x: Permission denied"),
+        (FileExistsError(errno.EEXIST, "File exists", "x"), 1, "error: x: File exists"),
+        (MemoryError(), 1, "error: this machine ran out of memory"),
+        (KeyboardInterrupt(), 130, "stopped: on request; files are whole or not there"),
     ],
 )
 def test_errors_of_the_stages(ahriuwu, calls, run_toml, error, code, first) -> None:
@@ -96,12 +101,26 @@ def test_errors_of_the_stages(ahriuwu, calls, run_toml, error, code, first) -> N
     assert hint.startswith("hint: ")
 
 
-@pytest.mark.parametrize("stop", [KeyboardInterrupt()])
-def test_interrupt(ahriuwu, calls, run_toml, stop) -> None:
-    calls.answer = fail_with(stop)
-    outcome = ahriuwu("dynamics", "train", "-c", run_toml)
-    assert outcome.code == 130
-    assert "Traceback" not in outcome.err
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "arguments", [["data", "info", "."], ["latents", "build"], ["eval", "agent"], ["doctor"], ["demo"]]
+)
+def test_every_command_says_that_it_was_stopped(calls, run_toml, monkeypatch, capfd, arguments, number) -> None:
+    monkeypatch.chdir(run_toml.parent)
+    monkeypatch.setattr(sys, "argv", ["ahriuwu", *arguments])
+    monkeypatch.setattr("ahriuwu_cli.cli.main.tune_process", lambda: None)
+    calls.answer = lambda *_, **__: os.kill(os.getpid(), number)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as caught:
+            main()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert caught.value.code == 130
+    said, hint = capfd.readouterr().err.splitlines()
+    assert said.startswith("stopped: ")
+    assert hint.startswith("hint: ")
 
 
 @pytest.mark.parametrize("fault", [ZeroDivisionError("ours"), FileNotFoundError(errno.ENOENT, "No such file", "ours")])

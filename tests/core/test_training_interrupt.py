@@ -143,7 +143,7 @@ for kill in range(kills):
     header, tensors = read_weights(path, "dynamics")
     assert all(bool((tensor == header.info["number"]).all()) for tensor in tensors.values())
     saved.add(header.info["number"])
-print(len(saved), len(list(path.parent.glob(".*.tmp"))))
+print(len(saved), len(list(path.parent.glob(".*-tmp"))))
 """
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from ahriuwu_cli.core.artifact import Header, read_weights
 from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.errors import InputError, TrainingError, TrainingInterrupted
+from ahriuwu_cli.core.lock import exclusive
 from ahriuwu_cli.core.training.checkpoint import Checkpoints
 from ahriuwu_cli.core.training.config import TrainSettings
 from ahriuwu_cli.core.training.files import RunFiles
@@ -66,6 +67,7 @@ def train(
         overwrite: let a fresh run replace an earlier one.
 
     Raises:
+        BusyError: another process is writing to the folder.
         InputError: nothing to resume, or a fresh run without `overwrite` where there is one already.
         ArtifactError: the saved state is damaged or was made with another configuration.
         DeviceError: the device ran out of memory.
@@ -75,6 +77,20 @@ def train(
     """
     if resume and overwrite:
         raise InputError("--resume and --overwrite exclude each other", hint="give one of them")
+    with exclusive(folder):
+        return _train(stage, settings, runtime, folder, resume=resume, seed=seed, overwrite=overwrite)
+
+
+def _train(
+    stage: Stage,
+    settings: TrainSettings,
+    runtime: Runtime,
+    folder: Path,
+    *,
+    resume: bool,
+    seed: int,
+    overwrite: bool,
+) -> TrainResult:
     files = RunFiles(folder, stage.kind)
     session = Session(stage, settings, runtime, seed)
     earlier: list[Path] = []

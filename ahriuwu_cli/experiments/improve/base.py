@@ -29,7 +29,7 @@ def bring_base(plan: Plan) -> None:
         partial = target.with_name(f".{target.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(source, partial, copy_function=_take)
+        shutil.copytree(source, partial, copy_function=_take, ignore=shutil.ignore_patterns(".*"))
         partial.rename(target)
 
 

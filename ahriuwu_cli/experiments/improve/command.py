@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ahriuwu_cli.core.errors import TrainingInterrupted
 from ahriuwu_cli.core.files import write_json, write_text
+from ahriuwu_cli.core.lock import exclusive
 from ahriuwu_cli.core.report import Report
 from ahriuwu_cli.experiments.improve.base import bring_base, write_config
 from ahriuwu_cli.experiments.improve.judging import judge, read_result
@@ -42,6 +43,7 @@ def run_improvement(request: Request) -> Report:
     The base run is read and left as it is. What is done and unchanged is skipped, stage by stage.
 
     Raises:
+        BusyError: another process does.
         InputError, ConfigError: see `load_plan` and `work_on`.
         TrainingInterrupted: Ctrl-C or SIGTERM; what is done is kept.
     """
@@ -49,12 +51,13 @@ def run_improvement(request: Request) -> Report:
     if request.table_only:
         return _write_table(plan, request)
     try:
-        bring_base(plan)
-        for this in plan.rounds:
-            work_on(plan, this.number)
-            write_config(plan)
-            judge(plan, this.number)
-            report = _write_table(plan, request)
+        with exclusive(plan.folder):
+            bring_base(plan)
+            for this in plan.rounds:
+                work_on(plan, this.number)
+                write_config(plan)
+                judge(plan, this.number)
+                report = _write_table(plan, request)
     except TrainingInterrupted as stop:
         raise TrainingInterrupted(stop.message, hint="run the same command again to go on") from stop
     return report
