@@ -8,29 +8,32 @@ equal fingerprint on every machine.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-import numpy as np
 import torch
-from pydantic import Field, ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+import ahriuwu_cli
+from ahriuwu_cli.core.bounds import MAX_MANIFEST_BYTES, damaged, parse_object, read_bounded
 from ahriuwu_cli.core.config import Section
-from ahriuwu_cli.core.errors import AhriuwuError, ArtifactError, InputError
-from ahriuwu_cli.core.files import write_atomically, write_text
+from ahriuwu_cli.core.errors import ArtifactError, InputError
+from ahriuwu_cli.core.files import write_text
+from ahriuwu_cli.core.loading import require_finite
+from ahriuwu_cli.core.names import Fingerprint
 from ahriuwu_cli.core.provenance import Provenance, provenance
+from ahriuwu_cli.core.specs import ActionSpec, FrameSpec, LatentSpec
+from ahriuwu_cli.core.tensorfile import metadata_of, read_tensors, write_tensors
 
 FORMAT_VERSION = 1
 METADATA_KEY = "ahriuwu"
 MANIFEST_NAME = "manifest.json"
+MEASURED = "means/"
+"""What a state measured while training begins with this name: it may be infinite, weights may not."""
+UPGRADE = "upgrade ahriuwu to the version that wrote it, or make the artifact again"
 GROWN_FROM = "grown_from"
 """Key of `Header.info`, no part of the fingerprint: earlier fingerprints of the same data (see core/lineage.py)."""
 
@@ -48,6 +51,27 @@ MADE_BY: dict[str, str] = {
 }
 
 
+SPECS: dict[str, type[Section]] = {"action": ActionSpec, "frame": FrameSpec, "latent": LatentSpec}
+"""What `Header.specs` may hold by these names."""
+
+
+class _KnownInfo(BaseModel):
+    """Types of the facts in `Header.info` that are read by name; which of them there are depends on the kind."""
+
+    model_config = ConfigDict(strict=True)
+
+    steps: int = 0
+    step: int = 0
+    seed: int = 0
+    finished: bool = False
+    averaged: bool = False
+    from_scratch: bool = False
+    untrained: list[str] = []
+    heldout: list[str] = []
+    files: dict[str, str] = {}
+    grown_from: list[Fingerprint] = []
+
+
 class Header(Section):
     """What an artifact says of itself.
 
@@ -58,12 +82,23 @@ class Header(Section):
 
     kind: Kind
     format_version: int = FORMAT_VERSION
-    fingerprint: str
+    fingerprint: Fingerprint
     config: dict[str, Any] = Field(default_factory=dict)
     specs: dict[str, Any] = Field(default_factory=dict)
-    parents: dict[str, str] = Field(default_factory=dict)
+    parents: dict[str, Fingerprint] = Field(default_factory=dict)
     info: dict[str, Any] = Field(default_factory=dict)
     provenance: Provenance
+
+    @model_validator(mode="after")
+    def _of_known_types(self) -> Header:
+        strangers = self.parents.keys() - set(get_args(Kind))
+        if strangers:
+            raise ValueError(f"made from {min(strangers)!r}; expected kinds of artifacts")
+        _KnownInfo.model_validate(self.info)
+        for name, spec in SPECS.items():
+            if name in self.specs:
+                spec.model_validate(self.specs[name])
+        return self
 
 
 # ---------------------------------------------------------------- fingerprints
@@ -89,12 +124,6 @@ def hash_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
 def fingerprint_of(
     kind: str, config: dict[str, Any], specs: dict[str, Any], parents: dict[str, str], info: dict[str, Any], body: str
 ) -> str:
@@ -105,20 +134,6 @@ def fingerprint_of(
 
 
 # ---------------------------------------------------------------- writing
-
-
-def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata_text: dict[str, str]) -> None:
-    """Write tensors and metadata as one safetensors file, atomically."""
-    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-
-    def save(temporary: Path) -> None:
-        try:
-            save_file(plain, str(temporary), metadata=metadata_text)
-        except SafetensorError as error:  # tells what the system said as text
-            code = re.search(r"os error (\d+)", str(error))
-            raise OSError(int(code[1]) if code else errno.EIO, str(error)) from error
-
-    write_atomically(path, save)
 
 
 def write_weights(
@@ -187,20 +202,20 @@ def read_header(path: Path, kind: Kind | tuple[Kind, ...]) -> Header:
             hint=f"make it with `{MADE_BY[kinds[0]]}` or give its path",
         )
     text = _manifest_text(path) if path.is_dir() else _metadata_text(path)
-    try:
-        raw = json.loads(text)
-        version = raw.get("format_version")
-    except (json.JSONDecodeError, AttributeError) as error:
-        raise _damaged(path, str(error)) from error
+    raw = parse_object(path, text)
+    version = raw.get("format_version")
     if version != FORMAT_VERSION:
-        raise ArtifactError(
-            f"{path} has format version {version}; this program reads version {FORMAT_VERSION}",
-            hint="use the program version that wrote it (see its provenance) or make the artifact again",
-        )
+        raise _of_another_version(path, raw, version)
     try:
         header = Header.model_validate(raw)
     except ValidationError as error:
-        raise _damaged(path, error.errors()[0]["msg"]) from error
+        fault = error.errors(include_url=False)[0]
+        key = ".".join(map(str, fault["loc"]))
+        if fault["type"] == "extra_forbidden":
+            raise ArtifactError(
+                f"{path} has the key {key}, which this version does not know; {_versions(raw)}", hint=UPGRADE
+            ) from error
+        raise damaged(path, f"{key}: {fault['msg']}" if key else fault["msg"]) from error
     if header.kind not in kinds:
         raise ArtifactError(
             f"{path} is {_article(header.kind)} artifact; expected {_article(kinds[0])} artifact",
@@ -209,25 +224,41 @@ def read_header(path: Path, kind: Kind | tuple[Kind, ...]) -> Header:
     return header
 
 
+def _of_another_version(path: Path, raw: dict[str, Any], version: object) -> ArtifactError:
+    if type(version) is int and version > FORMAT_VERSION:
+        return ArtifactError(
+            f"{path} was written by a later version: its format is {version}, this program reads {FORMAT_VERSION}; "
+            f"{_versions(raw)}",
+            hint=UPGRADE,
+        )
+    return ArtifactError(
+        f"{path} has format version {str(version)[:40]}; this program reads version {FORMAT_VERSION}",
+        hint="use the program version that wrote it (see its provenance) or make the artifact again",
+    )
+
+
+def _versions(raw: dict[str, Any]) -> str:
+    """Who wrote it, and who reads."""
+    wrote = raw.get("provenance")
+    version = wrote.get("version") if isinstance(wrote, dict) else None
+    return f"written by ahriuwu {str(version or '?')[:40]}, this is {ahriuwu_cli.__version__}"
+
+
 def _article(kind: str) -> str:
     return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
 
 
 def _manifest_text(folder: Path) -> str:
     manifest = folder / MANIFEST_NAME
-    if not manifest.is_file():
+    if not manifest.exists():
         raise ArtifactError(
             f"{folder} has no {MANIFEST_NAME}", hint="give the folder that the command wrote, or make it again"
         )
-    try:
-        return manifest.read_text(encoding="utf-8")
-    except (UnicodeDecodeError, OSError) as error:
-        raise _damaged(manifest, str(error)) from error
+    return read_bounded(manifest, MAX_MANIFEST_BYTES)
 
 
 def _metadata_text(path: Path) -> str:
-    with _open(path, "pt") as handle:
-        text: str | None = (handle.metadata() or {}).get(METADATA_KEY)
+    text = metadata_of(path).get(METADATA_KEY)
     if text is None:
         raise ArtifactError(
             f"{path} is a safetensors file without ahriuwu metadata",
@@ -236,42 +267,17 @@ def _metadata_text(path: Path) -> str:
     return text
 
 
-def _open(path: Path, framework: str) -> Any:
-    try:
-        return safe_open(str(path), framework=framework)
-    except (SafetensorError, OSError) as error:
-        raise _damaged(path, str(error)) from error
-
-
-def _damaged(path: Path, detail: str) -> ArtifactError:
-    return ArtifactError(
-        f"{path} cannot be read: {detail.splitlines()[0] if detail else 'damaged'}",
-        hint="the file is cut short or damaged; restore it or make it again",
-    )
-
-
-def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """All tensors of a safetensors file, on the CPU."""
-    with _open(path, "pt") as handle:
-        return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
-
-
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of a safetensors file as NumPy."""
-    with _open(path, "np") as handle:
-        return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
-
-
 def read_weights(path: Path, kind: Kind | tuple[Kind, ...]) -> tuple[Header, dict[str, torch.Tensor]]:
     """Header and tensors of a weights file.
 
     Raises:
         InputError: the file is missing.
-        ArtifactError: damaged, of another kind, or its content does not match its fingerprint.
+        ArtifactError: damaged, of another kind, its content does not match its fingerprint, or a weight is no number.
     """
     header = read_header(path, kind)
     tensors = read_tensors(path)
     check_fingerprint(path, header, hash_tensors(tensors))
+    require_finite(path, {name: tensor for name, tensor in tensors.items() if not name.startswith(MEASURED)})
     return header, tensors
 
 
@@ -283,52 +289,3 @@ def check_fingerprint(path: Path, header: Header, body: str) -> None:
             f"{path} says fingerprint {header.fingerprint} but its content has {found}",
             hint="the file was changed after it was written; restore it or make it again",
         )
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turn whatever goes wrong while the content of `path` is made sense of into one ArtifactError.
-
-    What a file says is somebody's input, sealed or not: a key that is missing, a value of another type or a size that
-    no model has must not come out as a fault of ours.
-    """
-    try:
-        yield
-    except AhriuwuError:
-        raise
-    except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        place = ".".join(map(str, fault["loc"]))
-        raise _senseless(path, f"{place}: {fault['msg']}" if place else fault["msg"]) from error
-    except KeyError as error:
-        raise _senseless(path, f"{error} is missing") from error
-    except (
-        ArithmeticError,
-        AssertionError,
-        AttributeError,
-        IndexError,
-        NotImplementedError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ) as error:
-        raise _senseless(path, str(error)) from error
-
-
-def _senseless(path: Path, detail: str) -> ArtifactError:
-    return ArtifactError(
-        f"{path} does not hold what an artifact of its kind holds: {' '.join(detail.split())[:300]}",
-        hint="it was changed, or written by another version of this program; make it again",
-    )
-
-
-def load_strictly(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Load weights into a module; names and shapes must match exactly."""
-    try:
-        module.load_state_dict(dict(tensors), strict=True)
-    except RuntimeError as error:
-        detail = " ".join(str(error).split())[:300]
-        raise ArtifactError(
-            f"{path} does not fit the model its own config describes: {detail}",
-            hint="the file was written by another version of the model; make it again",
-        ) from error

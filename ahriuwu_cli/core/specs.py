@@ -9,6 +9,9 @@ from pydantic import Field, model_validator
 
 from ahriuwu_cli.core.config import Section
 
+LARGEST = 1 << 20
+"""Of a number of classes, switches, tokens or channels: a spec from a file must not ask for all memory."""
+
 
 class ActionComponent(Section):
     """One named part of an action.
@@ -20,8 +23,8 @@ class ActionComponent(Section):
 
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9_]+$")
     type: Literal["categorical", "binary", "continuous"]
-    dim: int = Field(default=1, ge=1)
-    num_classes: int | None = Field(default=None, ge=2)
+    dim: int = Field(default=1, ge=1, le=LARGEST)
+    num_classes: int | None = Field(default=None, ge=2, le=LARGEST)
     low: float | None = None
     high: float | None = None
     labels: tuple[str, ...] = ()
@@ -93,11 +96,11 @@ class LatentSpec(Section):
     Empty until measured.
     """
 
-    num_tokens: int = Field(ge=1)
-    dim_token: int = Field(ge=1)
+    num_tokens: int = Field(ge=1, le=LARGEST)
+    dim_token: int = Field(ge=1, le=LARGEST)
     layout: str
     bound: float | None = None
-    stride: int = Field(default=1, ge=1)
+    stride: int = Field(default=1, ge=1, le=1024)
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
 

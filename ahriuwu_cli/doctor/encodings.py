@@ -11,8 +11,10 @@ from typing import Any, get_args
 
 import numpy as np
 
-from ahriuwu_cli.core.artifact import Header, check_fingerprint, hash_file, read_arrays
+from ahriuwu_cli.core.artifact import Header, check_fingerprint
+from ahriuwu_cli.core.content import hash_file
 from ahriuwu_cli.core.specs import ActionSpec, LatentSpec
+from ahriuwu_cli.core.tensorfile import read_arrays
 from ahriuwu_cli.doctor.findings import Area, Fault, counted, fault_of
 from ahriuwu_cli.episodes.events import event_array
 from ahriuwu_cli.latents.build import measured_episodes

@@ -9,16 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ahriuwu_cli.agent.checkpoint import is_from_scratch, load_agent
-from ahriuwu_cli.core.artifact import (
-    MADE_BY,
-    Header,
-    check_fingerprint,
-    hash_tensors,
-    read_header,
-    read_tensors,
-    read_weights,
-)
+from ahriuwu_cli.core.artifact import MADE_BY, Header, check_fingerprint, hash_tensors, read_header, read_weights
 from ahriuwu_cli.core.errors import AhriuwuError
+from ahriuwu_cli.core.tensorfile import read_tensors
 from ahriuwu_cli.core.training.files import RunFiles
 from ahriuwu_cli.doctor.findings import Area, counted, first_few
 from ahriuwu_cli.doctor.metrics import train_config

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from ahriuwu_cli.core.artifact import Header, load_strictly, read_weights
+from ahriuwu_cli.core.artifact import Header, read_weights
+from ahriuwu_cli.core.loading import build_module, reading
 from ahriuwu_cli.core.specs import ActionSpec, FrameSpec, LatentSpec
 from ahriuwu_cli.dynamics.config import DynamicsModelConfig, SamplerConfig
 from ahriuwu_cli.dynamics.model import DynamicsModel
@@ -61,8 +62,9 @@ def load_world(path: Path, device: torch.device) -> World:
         ArtifactError: it is damaged, of another kind, or does not fit its own config.
     """
     header, tensors = read_weights(path, "dynamics")
-    specs = WorldSpecs.of(header.specs)
-    model = DynamicsModel(DynamicsModelConfig.model_validate(header.config["model"]), specs.latent, specs.action)
-    load_strictly(model, tensors, path)
-    sampler = SamplerConfig.model_validate(header.config["sampler"])
+    with reading(path):
+        specs = WorldSpecs.of(header.specs)
+        config = DynamicsModelConfig.model_validate(header.config["model"])
+        sampler = SamplerConfig.model_validate(header.config["sampler"])
+    model = build_module(path, lambda: DynamicsModel(config, specs.latent, specs.action), tensors)
     return World(model.requires_grad_(False).eval().to(device), sampler, specs, header)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from ahriuwu_cli.core.config import Section
+from ahriuwu_cli.core.names import EpisodeId, Fingerprint, Sha256, TensorFileName
 
 Split = Literal["train", "heldout"]
 
@@ -23,15 +24,15 @@ class _WithEvents(Section):
 class EpisodeRecord(_WithEvents):
     """What the manifest says of one episode; `events` has the sum of each of its events."""
 
-    id: str
-    file: str
-    num_steps: int
+    id: EpisodeId
+    file: TensorFileName
+    num_steps: int = Field(ge=1)
     total_reward: float
     task: str
     split: Split
     policy: str
     seed: int
-    sha256: str
+    sha256: Sha256
     events: dict[str, float] = Field(default_factory=dict)
 
 
@@ -51,4 +52,15 @@ class StoreInfo(_WithEvents):
     events: list[str] = Field(default_factory=list)
     split: SplitRule = Field(default_factory=SplitRule)
     episodes: list[EpisodeRecord] = Field(default_factory=list)
-    grown_from: list[str] = Field(default_factory=list)
+    grown_from: list[Fingerprint] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> StoreInfo:
+        for name in ("id", "file"):
+            values = [getattr(record, name) for record in self.episodes]
+            if len(set(values)) != len(values):
+                raise ValueError(f"two episodes have one {name}")
+        strangers = {record.task for record in self.episodes} - set(self.tasks)
+        if strangers:
+            raise ValueError(f"an episode has the task {min(strangers)!r}, which is not listed")
+        return self

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import ValidationError
 
-from ahriuwu_cli.core import artifact, lineage
+from ahriuwu_cli.core import artifact, content, lineage, tensorfile
 from ahriuwu_cli.core.errors import ArtifactError, InputError
+from ahriuwu_cli.core.loading import reading
 from ahriuwu_cli.core.specs import ActionSpec, FrameSpec
 from ahriuwu_cli.episodes.episode import ARRAYS, Episode
 from ahriuwu_cli.episodes.events import event_of
@@ -76,14 +76,8 @@ class EpisodeStore:
         """
         header = artifact.read_header(folder, "episodes")
         artifact.check_fingerprint(folder, header, "")
-        try:
+        with reading(folder):
             return cls(folder, header, StoreInfo.model_validate(header.info))
-        except (ValidationError, KeyError) as error:
-            detail = error.errors()[0]["msg"] if isinstance(error, ValidationError) else f"no {error} spec"
-            raise ArtifactError(
-                f"{folder} has a manifest that is no list of episodes: {detail}",
-                hint="it was written by another program; record the episodes again",
-            ) from error
 
     # ------------------------------------------------------------ what is in it
 
@@ -141,7 +135,7 @@ class EpisodeStore:
         return found
 
     def read(self, episode_id: str) -> Episode:
-        """Read one episode; its file's hash and its values are checked once for each opened store.
+        """Read one episode; its file's hash is checked once in a process, its values once for each opened store.
 
         Raises:
             InputError: no episode has that id.
@@ -149,11 +143,9 @@ class EpisodeStore:
             DataError: the values break the specs, an action outside its range say.
         """
         record = self.record(episode_id)
-        path = self.folder / record.file
+        path = content.require_content(self.folder, record.file, record.sha256, again="record the episodes again")
         unchecked = episode_id not in self._checked
-        if unchecked:
-            self._check_file(path, record)
-        arrays = artifact.read_arrays(path)
+        arrays = tensorfile.read_arrays(path)
         missing = sorted(set(ARRAYS) - set(arrays))
         if missing:
             raise ArtifactError(f"{path} lacks {', '.join(missing)}", hint="record the episodes again")
@@ -168,20 +160,6 @@ class EpisodeStore:
             episode.validate(self.action_spec, self.frame_spec)
             self._checked.add(episode_id)
         return episode
-
-    def _check_file(self, path: Path, record: EpisodeRecord) -> None:
-        if not path.is_file():
-            raise ArtifactError(
-                f"{path} is missing; the manifest lists it with {record.num_steps} steps",
-                hint="restore the file or record the episodes again",
-            )
-        found = artifact.hash_file(path)
-        if found != record.sha256:
-            artifact.read_arrays(path)  # says so when the file is cut short
-            raise ArtifactError(
-                f"{path} has sha256 {found[:12]}...; the manifest lists {record.sha256[:12]}...",
-                hint="the file was changed after it was recorded; restore it or record again",
-            )
 
     # ------------------------------------------------------------ changing it
 
@@ -235,7 +213,7 @@ class EpisodeStore:
     def _write(self, episode_id: str, episode: Episode, split: Split) -> EpisodeRecord:
         file = f"{episode_id}.safetensors"
         tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in episode.arrays().items()}
-        artifact.write_tensors(self.folder / file, tensors, {"ahriuwu_episode": episode_id})
+        tensorfile.write_tensors(self.folder / file, tensors, {"ahriuwu_episode": episode_id})
         return EpisodeRecord(
             id=episode_id,
             file=file,
@@ -245,7 +223,7 @@ class EpisodeStore:
             split=split,
             policy=episode.policy,
             seed=episode.seed,
-            sha256=artifact.hash_file(self.folder / file),
+            sha256=content.hash_file(self.folder / file),
             events={name: float(values.sum(dtype=np.float64)) for name, values in sorted(episode.events.items())},
         )
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from ahriuwu_cli.agent.checkpoint import agent_from_header
 from ahriuwu_cli.agent.model import AgentModel, DistanceHead
-from ahriuwu_cli.core.artifact import Header, load_strictly, read_weights
+from ahriuwu_cli.core.artifact import Header, read_weights
+from ahriuwu_cli.core.loading import build_module
 from ahriuwu_cli.nn.mlp import Mlp
 
 TRAINED = ("agent.policy.", "value.")
@@ -65,6 +66,5 @@ def load_imagination(path: Path, device: torch.device) -> tuple[ImaginationModel
         ArtifactError: it is damaged, of another kind, or does not fit its own config.
     """
     header, tensors = read_weights(path, "imagination")
-    model = ImaginationModel(agent_from_header(header))
-    load_strictly(model, tensors, path)
+    model = build_module(path, lambda: ImaginationModel(agent_from_header(header)), tensors)
     return model.requires_grad_(False).eval().to(device), header

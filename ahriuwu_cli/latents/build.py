@@ -23,18 +23,18 @@ from ahriuwu_cli.core.artifact import (
     Header,
     canonical,
     check_fingerprint,
-    hash_file,
     hash_tensors,
     read_header,
     write_manifest,
-    write_tensors,
 )
+from ahriuwu_cli.core.content import hash_file
 from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.errors import ArtifactError, DataError
 from ahriuwu_cli.core.lineage import grown_from, is_parent, outgrown
 from ahriuwu_cli.core.lock import exclusive
 from ahriuwu_cli.core.report import Report
 from ahriuwu_cli.core.specs import FrameSpec, LatentSpec
+from ahriuwu_cli.core.tensorfile import write_tensors
 from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.latents.config import NOT_CONTENT, LatentsSection
 from ahriuwu_cli.tokenizer.checkpoint import load_tokenizer

@@ -11,22 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ahriuwu_cli.core.artifact import (
-    GROWN_FROM,
-    MANIFEST_NAME,
-    Header,
-    check_fingerprint,
-    hash_file,
-    read_arrays,
-    read_header,
-    write_manifest,
-    write_tensors,
-)
+from ahriuwu_cli.core.artifact import GROWN_FROM, MANIFEST_NAME, Header, check_fingerprint, read_header, write_manifest
+from ahriuwu_cli.core.content import hash_file
 from ahriuwu_cli.core.errors import ArtifactError
 from ahriuwu_cli.core.lineage import grown_from, has_grown, outgrown, require_parent
 from ahriuwu_cli.core.lock import exclusive
 from ahriuwu_cli.core.report import Report
 from ahriuwu_cli.core.specs import LatentSpec
+from ahriuwu_cli.core.tensorfile import read_arrays, write_tensors
 from ahriuwu_cli.episodes.alignment import arrived, num_latents, to_blocks
 from ahriuwu_cli.episodes.episode import Episode
 from ahriuwu_cli.episodes.events import event_array

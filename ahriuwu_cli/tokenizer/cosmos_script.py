@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ahriuwu_cli.core.artifact import hash_file
+from ahriuwu_cli.core.content import hash_file
 from ahriuwu_cli.core.errors import ArtifactError, InputError
 
 PUBLISHED_DTYPE = torch.bfloat16

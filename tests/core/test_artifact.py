@@ -14,15 +14,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from ahriuwu_cli.core import artifact, provenance
+from ahriuwu_cli.core import provenance
 from ahriuwu_cli.core.artifact import (
     FORMAT_VERSION,
     MANIFEST_NAME,
     METADATA_KEY,
-    load_strictly,
-    read_arrays,
+    check_fingerprint,
+    hash_tensors,
     read_header,
-    read_tensors,
     read_weights,
     write_manifest,
     write_weights,
@@ -30,10 +29,12 @@ from ahriuwu_cli.core.artifact import (
 from ahriuwu_cli.core.errors import AhriuwuError, ArtifactError, InputError
 from ahriuwu_cli.core.files import write_atomically, write_json
 from ahriuwu_cli.core.lineage import require_parent
+from ahriuwu_cli.core.loading import load_strictly
+from ahriuwu_cli.core.tensorfile import read_arrays, read_tensors
 
 FIELDS = {
     "config": {"model": {"dim": 8, "rates": [0.1, 1e-30, 1e22], "name": "größe"}},
-    "specs": {"frame": {"height": 32}},
+    "specs": {"frame": {"height": 32, "width": 32, "fps": 10.0}},
     "parents": {"latents": "aaaaaaaaaaaaaaaa"},
 }
 
@@ -65,8 +66,9 @@ def test_round_trip_is_bit_equal(tmp_path_factory, shapes, dtype, seed, fill):
     if fill is not None and dtype.is_floating_point:
         tensors = {name: torch.full_like(tensor, fill) for name, tensor in tensors.items()}
     written = write(path, tensors)
-    header, found = read_weights(path, "dynamics")
+    header, found = read_header(path, "dynamics"), read_tensors(path)
     assert header == written
+    check_fingerprint(path, header, hash_tensors(found))
     assert found.keys() == tensors.keys()
     for name, tensor in tensors.items():
         assert (found[name].dtype, found[name].shape) == (dtype, tensor.shape)
@@ -216,8 +218,11 @@ def test_a_newer_format_is_refused(tmp_path):
     raw = json.loads(write(path).model_dump_json())
     raw |= {"format_version": FORMAT_VERSION + 1, "unheard_of": 1}
     save_file({"w": torch.zeros(1)}, str(path), metadata={METADATA_KEY: json.dumps(raw)})
-    with pytest.raises(ArtifactError, match=f"has format version {FORMAT_VERSION + 1}; this program reads version"):
+    with pytest.raises(
+        ArtifactError, match=f"was written by a later version: its format is {FORMAT_VERSION + 1}"
+    ) as caught:
         read_header(path, "dynamics")
+    assert "upgrade" in caught.value.hint
 
 
 @pytest.mark.parametrize("text", ["[]", "3", '"x"', "{}", "{", '{"format_version": 1}'])

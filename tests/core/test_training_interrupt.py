@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ahriuwu_cli.core import artifact
+from ahriuwu_cli.core import tensorfile
 from ahriuwu_cli.core.artifact import read_header, read_weights, write_weights
 from ahriuwu_cli.core.errors import TrainingError, TrainingInterrupted
 from ahriuwu_cli.core.training.interrupt import StopRequest
@@ -160,7 +160,7 @@ def test_kill_during_save_leaves_a_file_that_loads(tmp_path):
 
 def full_disk(monkeypatch, after: int) -> None:
     """Let `after` files be written; the next ones fail half way, as on a full disk."""
-    save, count = artifact.save_file, [0]
+    save, count = tensorfile.save_file, [0]
 
     def write(tensors, path, metadata):
         count[0] += 1
@@ -170,7 +170,7 @@ def full_disk(monkeypatch, after: int) -> None:
             Path(path).write_bytes(whole[: len(whole) // 2])
             raise OSError(errno.ENOSPC, "No space left on device", path)
 
-    monkeypatch.setattr(artifact, "save_file", write)
+    monkeypatch.setattr(tensorfile, "save_file", write)
 
 
 def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path, toy, settings, cpu, monkeypatch):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ahriuwu_cli.core import artifact
+from ahriuwu_cli.core import tensorfile
 from ahriuwu_cli.core.artifact import read_header, read_weights
 from ahriuwu_cli.core.errors import InputError, StorageError, TrainingError, TrainingInterrupted
 from ahriuwu_cli.core.files import write_text
@@ -22,7 +22,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def refuse_writes(monkeypatch, after: int, code: int = errno.ENOSPC) -> None:
     """Let `after` tensor files be written; the next ones are refused half way."""
-    save, count = artifact.save_file, [0]
+    save, count = tensorfile.save_file, [0]
 
     def write(tensors, path, metadata):
         count[0] += 1
@@ -31,7 +31,7 @@ def refuse_writes(monkeypatch, after: int, code: int = errno.ENOSPC) -> None:
             Path(path).write_bytes(Path(path).read_bytes()[:100])
             raise OSError(code, os.strerror(code), path)
 
-    monkeypatch.setattr(artifact, "save_file", write)
+    monkeypatch.setattr(tensorfile, "save_file", write)
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from ahriuwu_cli.cli.main import app
-from ahriuwu_cli.core.artifact import Header, Kind, read_header, read_tensors, write_manifest, write_weights
+from ahriuwu_cli.core.artifact import Header, Kind, read_header, write_manifest, write_weights
+from ahriuwu_cli.core.tensorfile import read_tensors
 from ahriuwu_cli.pipeline import stages
 from ahriuwu_cli.pipeline.config import Run, preset_run
 from ahriuwu_cli.pipeline.template import render_config

@@ -10,7 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from ahriuwu_cli.cli.main import app
-from ahriuwu_cli.core.artifact import hash_file, read_header
+from ahriuwu_cli.core.artifact import read_header
+from ahriuwu_cli.core.content import hash_file
 from ahriuwu_cli.core.errors import InputError
 from ahriuwu_cli.doctor import examine
 from ahriuwu_cli.pipeline.config import Run, preset_run

@@ -10,7 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ahriuwu_cli.core.artifact import hash_file, read_arrays, read_header, write_tensors
+from ahriuwu_cli.core.artifact import read_header
+from ahriuwu_cli.core.content import hash_file
+from ahriuwu_cli.core.tensorfile import read_arrays, write_tensors
 from ahriuwu_cli.doctor.counts import count_faults
 from ahriuwu_cli.pipeline import stages
 from ahriuwu_cli.pipeline.config import Run

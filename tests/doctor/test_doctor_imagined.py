@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from ahriuwu_cli.core.artifact import read_tensors
+from ahriuwu_cli.core.tensorfile import read_tensors
 from ahriuwu_cli.core.training.files import RunFiles
 from ahriuwu_cli.doctor.findings import Area
 from ahriuwu_cli.doctor.imagined import examine_imagined

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from ahriuwu_cli.core.artifact import read_tensors
+from ahriuwu_cli.core.tensorfile import read_tensors
 from ahriuwu_cli.pipeline import stages
 from ahriuwu_cli.pipeline.config import Run
 

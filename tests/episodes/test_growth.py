@@ -128,7 +128,7 @@ def test_a_crash_while_growing_leaves_the_old_store(tmp_path: Path, monkeypatch:
             raise OSError("killed")
         write_atomically(path, write)
 
-    for module in ("core.artifact", "core.files"):
+    for module in ("core.tensorfile", "core.files"):
         monkeypatch.setattr(f"ahriuwu_cli.{module}.write_atomically", crash)
     with pytest.raises(OSError, match="killed"):
         record(folder, data(3), 0, append=True)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ahriuwu_cli.core import artifact
+from ahriuwu_cli.core import artifact, content
 from ahriuwu_cli.core.errors import ArtifactError, DataError, InputError
 from ahriuwu_cli.core.specs import ActionSpec, FrameSpec
 from ahriuwu_cli.episodes.episode import ARRAYS
@@ -139,15 +140,26 @@ def test_truncated_and_missing_files_are_reported(make_store) -> None:
         EpisodeStore.open(store.folder).read("000001")
 
 
-def test_file_is_hashed_once_per_opened_store(make_store, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = EpisodeStore.open(make_store(2).folder)
+def test_a_file_is_hashed_once_in_a_process_and_again_when_it_was_changed(
+    make_store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pitfall 44: checked where it is used, paid for once."""
+    folder = make_store(2).folder
+    files = [folder / f"{number:06d}.safetensors" for number in (0, 1)]
+    for path in files:
+        os.utime(path, ns=(10**18, 10**18))  # long settled
     hashed: list[str] = []
-    original = artifact.hash_file
-    monkeypatch.setattr(artifact, "hash_file", lambda path: hashed.append(path.name) or original(path))
+    original = content.hash_file
+    monkeypatch.setattr(content, "hash_file", lambda path: hashed.append(path.name) or original(path))
     for _ in range(3):
+        store = EpisodeStore.open(folder)
         store.read("000000")
-    store.read("000001")
+        store.read("000001")
     assert hashed == ["000000.safetensors", "000001.safetensors"]
+    whole = files[1].read_bytes()
+    files[1].write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(ArtifactError, match="sha256"):
+        EpisodeStore.open(folder).read("000001")
 
 
 def test_changed_manifest_is_refused(make_store) -> None:
@@ -169,7 +181,7 @@ def test_other_manifests_and_folders_are_refused(tmp_path: Path, make_store) -> 
     with pytest.raises(ArtifactError, match="expected an episodes artifact"):
         EpisodeStore.open(tmp_path / "latents")
     artifact.write_manifest(tmp_path / "odd", "episodes", config={}, specs={}, parents={}, info={"episodes": 3})
-    with pytest.raises(ArtifactError, match="no list of episodes"):
+    with pytest.raises(ArtifactError, match="does not hold what an artifact of its kind holds"):
         EpisodeStore.open(tmp_path / "odd")
     with pytest.raises(InputError, match="no episode '7'"):
         make_store(1).read("7")

@@ -12,10 +12,12 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from ahriuwu_cli.core.artifact import hash_file, read_arrays, read_header, write_tensors
+from ahriuwu_cli.core.artifact import read_header
+from ahriuwu_cli.core.content import hash_file
 from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.errors import ArtifactError, DataError, InputError
 from ahriuwu_cli.core.specs import ActionComponent, ActionSpec, FrameSpec, LatentSpec
+from ahriuwu_cli.core.tensorfile import read_arrays, write_tensors
 from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.latents import build as module
 from ahriuwu_cli.latents.build import build_latents

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from ahriuwu_cli.core.artifact import Header, read_arrays, read_header
+from ahriuwu_cli.core.artifact import Header, read_header
 from ahriuwu_cli.core.errors import ArtifactError
 from ahriuwu_cli.core.lineage import grown_from
 from ahriuwu_cli.core.specs import LatentSpec
+from ahriuwu_cli.core.tensorfile import read_arrays
 from ahriuwu_cli.episodes.config import DataSection
 from ahriuwu_cli.latents import build as module
 from ahriuwu_cli.latents import pack as packing

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from ahriuwu_cli.core.artifact import hash_file, read_arrays, read_header, write_manifest, write_tensors
+from ahriuwu_cli.core.artifact import read_header, write_manifest
+from ahriuwu_cli.core.content import hash_file
 from ahriuwu_cli.core.errors import ArtifactError, InputError
+from ahriuwu_cli.core.tensorfile import read_arrays, write_tensors
 from ahriuwu_cli.latents import pack as module
 from ahriuwu_cli.latents.config import LatentsSection
 from ahriuwu_cli.latents.pack import pack_latents

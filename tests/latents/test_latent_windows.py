@@ -14,8 +14,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ahriuwu_cli.core.artifact import read_arrays
 from ahriuwu_cli.core.errors import ArtifactError, DataError
+from ahriuwu_cli.core.tensorfile import read_arrays
 from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.latents.windows import BLOCK_ARRAYS, LatentBatch, LatentWindows
 

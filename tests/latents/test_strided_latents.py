@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from ahriuwu_cli.core.artifact import hash_file, read_arrays, read_header, write_manifest, write_tensors
+from ahriuwu_cli.core.artifact import read_header, write_manifest
+from ahriuwu_cli.core.content import hash_file
 from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.errors import ArtifactError, DataError
 from ahriuwu_cli.core.specs import ActionComponent, ActionSpec, FrameSpec, LatentSpec
+from ahriuwu_cli.core.tensorfile import read_arrays, write_tensors
 from ahriuwu_cli.episodes.alignment import covered_frames, num_latents
 from ahriuwu_cli.episodes.episode import Episode
 from ahriuwu_cli.episodes.store import EpisodeStore

@@ -14,7 +14,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from ahriuwu_cli.core import artifact
+from ahriuwu_cli.core import artifact, content, tensorfile
 from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.games.bricks import BricksEnv
 
@@ -120,12 +120,12 @@ def damage_episode(run_dir: Path, id_: str, name: str, change: Callable[[np.ndar
     """Change an array of an episode the way a faulty program would: with hashes and fingerprints that are right."""
     folder = run_dir / "episodes"
     path = folder / f"{id_}.safetensors"
-    arrays = artifact.read_arrays(path)
+    arrays = tensorfile.read_arrays(path)
     change(arrays[name])
-    artifact.write_tensors(path, {key: torch.from_numpy(value) for key, value in arrays.items()}, {})
+    tensorfile.write_tensors(path, {key: torch.from_numpy(value) for key, value in arrays.items()}, {})
     header = artifact.read_header(folder, "episodes")
     info = json.loads(json.dumps(header.info))
-    next(entry for entry in info["episodes"] if entry["id"] == id_)["sha256"] = artifact.hash_file(path)
+    next(entry for entry in info["episodes"] if entry["id"] == id_)["sha256"] = content.hash_file(path)
     artifact.write_manifest(
         folder, "episodes", config=header.config, specs=header.specs, parents=header.parents, info=info
     )

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from ahriuwu_cli.core.artifact import hash_file, read_header, read_tensors
+from ahriuwu_cli.core.artifact import read_header
+from ahriuwu_cli.core.content import hash_file
+from ahriuwu_cli.core.tensorfile import read_tensors
 from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.latents.windows import LatentWindows
 

@@ -17,10 +17,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ahriuwu_cli.core.artifact import Header, canonical, load_strictly, read_weights, reading, write_weights
+from ahriuwu_cli.core.artifact import Header, canonical, read_weights, write_weights
 from ahriuwu_cli.core.config import Section
 from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.errors import ArtifactError
+from ahriuwu_cli.core.loading import load_strictly, reading
 from ahriuwu_cli.core.training.average import WeightAverage
 from ahriuwu_cli.core.training.compilation import CompiledBlocks, Tell, compile_blocks
 from ahriuwu_cli.core.training.config import TrainSettings

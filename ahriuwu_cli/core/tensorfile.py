@@ -1,0 +1,84 @@
+"""Safetensors files: written atomically, opened within bounds."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ahriuwu_cli.core.bounds import MAX_HEADER_BYTES, damaged, require_file
+from ahriuwu_cli.core.files import write_atomically
+
+LENGTH_BYTES = 8  # of the number that a safetensors file begins with: the size of its header
+
+
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata_text: dict[str, str]) -> None:
+    """Write tensors and metadata as one safetensors file, atomically.
+
+    Raises:
+        StorageError: the system does not let it be written.
+    """
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+
+    def save(temporary: Path) -> None:
+        try:
+            save_file(plain, str(temporary), metadata=metadata_text)
+        except SafetensorError as error:  # tells what the system said as text
+            code = re.search(r"os error (\d+)", str(error))
+            raise OSError(int(code[1]) if code else errno.EIO, str(error)) from error
+
+    write_atomically(path, save)
+
+
+def open_tensors(path: Path, framework: str) -> Any:
+    """An open safetensors file (`safe_open`), to be used as a context or kept.
+
+    Raises:
+        ArtifactError: no plain file, cut short, damaged, or with a header beyond all measure.
+    """
+    size = require_file(path)
+    try:
+        with path.open("rb") as stream:
+            length = int.from_bytes(stream.read(LENGTH_BYTES), "little")
+        if LENGTH_BYTES + length > size:
+            raise damaged(path, f"it has {size} bytes, fewer than its header says")
+        if length > MAX_HEADER_BYTES:
+            raise damaged(path, f"its header has {length:,} bytes; expected at most {MAX_HEADER_BYTES:,}")
+        return safe_open(str(path), framework=framework)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise damaged(path, str(error)) from error
+
+
+def metadata_of(path: Path) -> dict[str, str]:
+    """The metadata of a safetensors file.
+
+    Raises:
+        ArtifactError: see `open_tensors`.
+    """
+    with open_tensors(path, "pt") as handle:
+        return dict(handle.metadata() or {})
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a safetensors file, on the CPU."""
+    return dict(_read(path, "pt"))
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of a safetensors file as NumPy."""
+    return dict(_read(path, "np"))
+
+
+def _read(path: Path, framework: str) -> dict[str, Any]:
+    with open_tensors(path, framework) as handle:
+        try:
+            return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
+        except (SafetensorError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise damaged(path, str(error)) from error  # a type that the framework has not
