@@ -11,7 +11,7 @@ from ahriuwu_cli.core.lineage import has_grown
 from ahriuwu_cli.core.specs import LatentSpec
 from ahriuwu_cli.doctor.findings import Area, counted, first_few
 from ahriuwu_cli.episodes.alignment import num_latents
-from ahriuwu_cli.latents.windows import latent_count
+from ahriuwu_cli.latents.manifest import latent_count
 
 SPLITS = ("train", "heldout")
 

@@ -17,8 +17,11 @@ from ahriuwu_cli.core.specs import ActionSpec, LatentSpec
 from ahriuwu_cli.core.tensorfile import read_arrays
 from ahriuwu_cli.doctor.findings import Area, Fault, counted, fault_of
 from ahriuwu_cli.episodes.events import event_array
+from ahriuwu_cli.episodes.manifest import Split
 from ahriuwu_cli.latents.build import measured_episodes
-from ahriuwu_cli.latents.windows import BLOCK_ARRAYS, LatentWindows, Split, latent_count
+from ahriuwu_cli.latents.manifest import latent_count
+from ahriuwu_cli.latents.shards import BLOCK_ARRAYS
+from ahriuwu_cli.latents.windows import LatentWindows
 
 MIN_SPREAD = 1e-3
 """A channel whose standard deviation is below this carries nothing."""

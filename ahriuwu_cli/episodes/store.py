@@ -77,7 +77,7 @@ class EpisodeStore:
         header = artifact.read_header(folder, "episodes")
         artifact.check_fingerprint(folder, header, "")
         with reading(folder):
-            return cls(folder, header, StoreInfo.model_validate(header.info))
+            return cls(folder, header, StoreInfo.model_validate(header.info, strict=True))
 
     # ------------------------------------------------------------ what is in it
 

@@ -15,16 +15,13 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import track
-from safetensors import SafetensorError, safe_open
 
 from ahriuwu_cli.core.artifact import (
     GROWN_FROM,
     MANIFEST_NAME,
     Header,
     canonical,
-    check_fingerprint,
     hash_tensors,
-    read_header,
     write_manifest,
 )
 from ahriuwu_cli.core.content import hash_file
@@ -34,12 +31,14 @@ from ahriuwu_cli.core.lineage import grown_from, is_parent, outgrown
 from ahriuwu_cli.core.lock import exclusive
 from ahriuwu_cli.core.report import Report
 from ahriuwu_cli.core.specs import FrameSpec, LatentSpec
-from ahriuwu_cli.core.tensorfile import write_tensors
+from ahriuwu_cli.core.tensorfile import open_tensors, read_tensors, write_tensors
 from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.latents.config import NOT_CONTENT, LatentsSection
+from ahriuwu_cli.latents.manifest import read_latents
 from ahriuwu_cli.tokenizer.checkpoint import load_tokenizer
 from ahriuwu_cli.tokenizer.coding import encode_episode
 
+FINITE_HINT = 'look at the tokenizer (`ahriuwu doctor`); where its latents are beyond 65,504, latents.dtype = "float32"'
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
 
 
@@ -76,6 +75,7 @@ def _build(episodes: Path, tokenizer_path: Path, out: Path, settings: LatentsSec
         if latents is None:
             frames = torch.from_numpy(store.read(record.id).frames)
             latents = encode_episode(tokenizer, frames, runtime, settings.batch_size).to(DTYPES[settings.dtype])
+            _require_finite(record.id, latents)
             write_tensors(path, {"latents": latents}, _origin(source, latents))
         if record.split == "train":
             moments.add(latents.float().numpy())
@@ -114,6 +114,12 @@ def require_frames(found: FrameSpec, wanted: dict[str, object], tokenizer_path: 
         )
 
 
+def _require_finite(episode: str, latents: torch.Tensor) -> None:
+    """Pitfall 15: what is no number, or beyond the stored type's range, never becomes data."""
+    if not torch.isfinite(latents).all():
+        raise DataError(f"the latents of episode {episode} are not finite as {latents.dtype}", hint=FINITE_HINT)
+
+
 # ---------------------------------------------------------------- growth
 
 
@@ -129,8 +135,7 @@ def _earlier(
     if not (out / MANIFEST_NAME).is_file():
         return None
     try:
-        before = read_header(out, "latents")
-        check_fingerprint(out, before, "")
+        before = read_latents(out).header
     except ArtifactError:
         return None  # damaged: it is made again
     same = before.config == config and before.parents.get("tokenizer") == tokenizer.fingerprint
@@ -194,11 +199,12 @@ def _kept(path: Path, source: dict[str, str]) -> torch.Tensor | None:
     if not path.is_file():
         return None
     try:
-        with safe_open(str(path), framework="pt") as handle:
-            latents, origin = handle.get_tensor("latents"), handle.metadata()
-    except (SafetensorError, OSError):
+        with open_tensors(path, "pt") as handle:
+            origin = handle.metadata()
+        latents = read_tensors(path).get("latents")
+    except ArtifactError:
         return None  # damaged: it is made again
-    return latents if origin == _origin(source, latents) else None
+    return latents if latents is not None and origin == _origin(source, latents) else None
 
 
 def _report(written: Header, spec: LatentSpec) -> Report:

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ahriuwu_cli.core.artifact import GROWN_FROM, MANIFEST_NAME, Header, check_fingerprint, read_header, write_manifest
-from ahriuwu_cli.core.content import hash_file
-from ahriuwu_cli.core.errors import ArtifactError
+from ahriuwu_cli.core.artifact import GROWN_FROM, MANIFEST_NAME, Header, write_manifest
+from ahriuwu_cli.core.content import hash_file, require_content
+from ahriuwu_cli.core.errors import ArtifactError, DataError
 from ahriuwu_cli.core.lineage import grown_from, has_grown, outgrown, require_parent
+from ahriuwu_cli.core.loading import reading
 from ahriuwu_cli.core.lock import exclusive
 from ahriuwu_cli.core.report import Report
 from ahriuwu_cli.core.specs import LatentSpec
@@ -23,8 +24,12 @@ from ahriuwu_cli.episodes.alignment import arrived, num_latents, to_blocks
 from ahriuwu_cli.episodes.episode import Episode
 from ahriuwu_cli.episodes.events import event_array
 from ahriuwu_cli.episodes.store import EpisodeStore
+from ahriuwu_cli.latents.build import FINITE_HINT
 from ahriuwu_cli.latents.config import NOT_CONTENT, LatentsSection
-from ahriuwu_cli.latents.windows import BLOCK_ARRAYS
+from ahriuwu_cli.latents.manifest import EncodedEpisode, read_latents, read_packed
+from ahriuwu_cli.latents.shards import BLOCK_ARRAYS
+
+BUILD = "run `ahriuwu latents build` to the end"
 
 
 def pack_latents(episodes: Path, latents: Path, out: Path, settings: LatentsSection) -> Report:
@@ -43,22 +48,21 @@ def pack_latents(episodes: Path, latents: Path, out: Path, settings: LatentsSect
 
 def _pack(episodes: Path, latents: Path, out: Path, settings: LatentsSection) -> Report:
     store = EpisodeStore.open(episodes)
-    header = read_header(latents, "latents")
-    check_fingerprint(latents, header, "")
+    built = read_latents(latents)
+    header, stride = built.header, built.latent.stride
     require_parent(latents, header, episodes, store.header)
-    stride = LatentSpec.model_validate(header.specs["latent"]).stride
-    counts = {entry["id"]: entry for entry in header.info["episodes"]}
+    encoded = {entry.id: entry for entry in built.info.episodes}
     if has_grown(header, store.header):
         raise ArtifactError(
             f"{latents} was made with episodes {header.parents['episodes']}, but {episodes} has grown since to "
-            f"{store.fingerprint}: {len(counts)} of {len(store.episodes)} episodes are encoded",
+            f"{store.fingerprint}: {len(encoded)} of {len(store.episodes)} episodes are encoded",
             hint="run `ahriuwu latents build` first; it encodes only what was added",
         )
     writer = _ShardWriter(out, f"{header.fingerprint}_{settings.shard_frames}", settings.shard_frames)
     entries: list[dict[str, Any]] = []
     for record in store.episodes:
         episode = store.read(record.id)
-        array = _read_latents(latents, counts[record.id])
+        array = _read_latents(latents, encoded.get(record.id), built.latent)
         if len(array) != num_latents(len(episode.frames), stride):
             pace = "" if stride == 1 else f" of {stride} frames each"
             raise ArtifactError(
@@ -116,27 +120,31 @@ def _growth(out: Path, latents: Header, config: dict[str, Any]) -> dict[str, Any
     if not (out / MANIFEST_NAME).is_file():
         return {}
     try:
-        before = read_header(out, "packed")
-        check_fingerprint(out, before, "")
+        before = read_packed(out).header
     except ArtifactError:
         return {}  # damaged: nothing can be said of it
     if before.config != config:
         return {}
     if has_grown(before, latents):
         return {GROWN_FROM: outgrown(before)}
-    return {GROWN_FROM: grown_from(before)} if before.parents["latents"] == latents.fingerprint else {}
+    return {GROWN_FROM: grown_from(before)} if before.parents.get("latents") == latents.fingerprint else {}
 
 
-def _read_latents(folder: Path, entry: dict[str, Any]) -> np.ndarray:
+def _read_latents(folder: Path, entry: EncodedEpisode | None, spec: LatentSpec) -> np.ndarray:
     """Latents (K, N, C) of one episode, as the manifest lists them: a build that stopped leaves newer files."""
-    path = folder / entry["file"]
-    if not path.is_file() or hash_file(path) != entry["sha256"]:
-        found = "was changed since" if path.is_file() else "is missing"
+    if entry is None:
+        raise ArtifactError(f"{folder} lacks an episode of the store", hint=BUILD)
+    path = require_content(folder, entry.file, entry.sha256, again=BUILD)
+    with reading(path):
+        latents = read_arrays(path)["latents"]
+        finite = np.isfinite(latents).all()
+    if latents.shape[1:] != (spec.num_tokens, spec.dim_token):
         raise ArtifactError(
-            f"{path} {found}; the manifest lists it with sha256 {entry['sha256'][:12]}...",
-            hint="run `ahriuwu latents build` to the end",
+            f"{path} has latents {latents.shape}; expected {spec.num_tokens} x {spec.dim_token} each", hint=BUILD
         )
-    return read_arrays(path)["latents"]
+    if not finite:
+        raise DataError(f"{path} has latents that are not finite", hint=FINITE_HINT)
+    return latents
 
 
 def _blocks(episode: Episode, stride: int, events: list[str]) -> dict[str, np.ndarray]:

@@ -10,22 +10,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ahriuwu_cli.core.artifact import Header, check_fingerprint, read_header
-from ahriuwu_cli.core.errors import ArtifactError, DataError
-from ahriuwu_cli.core.specs import ActionSpec, FrameSpec, LatentSpec
+from ahriuwu_cli.core.artifact import Header
+from ahriuwu_cli.core.errors import DataError
 from ahriuwu_cli.episodes.alignment import num_whole_latents
+from ahriuwu_cli.episodes.manifest import Split
+from ahriuwu_cli.latents.manifest import PlacedEpisode, read_packed
+from ahriuwu_cli.latents.shards import BLOCK_ARRAYS, Shards
 from ahriuwu_cli.latents.tasks import REWARD, assign_tasks
-
-Split = Literal["train", "heldout"]
-
-BLOCK_ARRAYS = ("action", "action_valid", "reward", "reward_valid", "terminal")
 
 
 @dataclass(frozen=True)
@@ -76,24 +72,17 @@ class PackedEpisode:
     task: int
 
     @classmethod
-    def of(cls, entry: Mapping[str, Any], stride: int) -> PackedEpisode:
+    def of(cls, placed: PlacedEpisode, stride: int) -> PackedEpisode:
         """From an entry of a packed manifest."""
-        place = {name: entry[name] for name in ("id", "shard", "start", "split", "task")}
-        whole = num_whole_latents(entry["num_frames"], stride)
-        return cls(num_latents=latent_count(entry), num_whole=whole, **place)
-
-
-def latent_count(entry: Mapping[str, Any]) -> int:
-    """Latents of an episode or a shard, as a manifest says; older ones know one latent per frame only."""
-    count: int = entry["num_latents"] if "num_latents" in entry else entry["num_frames"]
-    return count
+        whole = num_whole_latents(placed.num_frames, stride)
+        return cls(num_whole=whole, **placed.model_dump(exclude={"num_frames"}))
 
 
 class LatentWindows:
     """Random and fixed windows over the packed episodes of one split.
 
-    Shards stay open and are read by slice; what is returned is a copy. Every window has a task that applies to its
-    episode, and that task's reward.
+    Shards stay open and are read by slice (see shards.py); what is returned is a copy. Every window has a task that
+    applies to its episode, and that task's reward.
 
     Decision: episodes to which no task applies are left out.
 
@@ -103,26 +92,23 @@ class LatentWindows:
         tasks: tasks and their sources (see `assign_tasks`); the store's own ones by default.
 
     Raises:
-        InputError, ArtifactError: the folder is missing, damaged or of another kind.
+        InputError, ArtifactError: the folder is missing, damaged or of another kind; also when a shard is first read.
         ConfigError: the episodes do not have what a task is rewarded for.
         DataError: the split has no episode of these tasks.
     """
 
     def __init__(self, folder: Path, split: Split, tasks: Mapping[str, str] = MappingProxyType({})) -> None:
-        self.header: Header = read_header(folder, "packed")
-        check_fingerprint(folder, self.header, "")
-        specs, info = self.header.specs, self.header.info
-        self.action_spec = ActionSpec.model_validate(specs["action"])
-        self.frame_spec = FrameSpec.model_validate(specs["frame"])
-        self.latent_spec = LatentSpec.model_validate(specs["latent"])
-        self._tasks = assign_tasks(tasks, info["tasks"], info.get("events", []))
+        packed = read_packed(folder)
+        self.header: Header = packed.header
+        self.action_spec, self.frame_spec, self.latent_spec = packed.action, packed.frame, packed.latent
+        self._tasks = assign_tasks(tasks, packed.info.tasks, packed.info.events)
         self.tasks = [task.name for task in self._tasks]
         stride, found = self.latent_spec.stride, []
         self._applying: list[list[int]] = []  # tasks, by index, that apply to each episode
-        for entry in info["episodes"]:
-            applying = [index for index, task in enumerate(self._tasks) if task.applies(entry["task"])]
-            if entry["split"] == split and applying:
-                found.append(PackedEpisode.of(entry, stride))
+        for placed in packed.info.episodes:
+            applying = [index for index, task in enumerate(self._tasks) if task.applies(placed.task)]
+            if placed.split == split and applying:
+                found.append(PackedEpisode.of(placed, stride))
                 self._applying.append(applying)
         self.episodes = found
         if not self.episodes:
@@ -130,7 +116,7 @@ class LatentWindows:
                 f"{folder} has no {split} episode" + (f" of the tasks {', '.join(self.tasks)}" if tasks else ""),
                 hint="record more episodes or change the split with `ahriuwu data split`",
             )
-        self._shards = [_open_shard(folder / shard["file"]) for shard in info["shards"]]
+        self._shards = Shards(folder, packed)
         self._ends = np.cumsum([episode.num_latents for episode in self.episodes])
         self._rewarding: dict[int, list[tuple[int, int]]] = {}
 
@@ -261,8 +247,7 @@ class LatentWindows:
 
     def _slice(self, episode: PackedEpisode, name: str, start: int, stop: int) -> np.ndarray:
         stop = min(stop, episode.num_latents)
-        tensor = self._shards[episode.shard].get_slice(name)
-        return np.array(tensor[episode.start + start : episode.start + stop])
+        return self._shards.rows(episode.shard, name, episode.start + start, episode.start + stop)
 
 
 def draw_start(rng: np.random.Generator, block: int, length: int, num_latents: int, reach: int = 0) -> int:
@@ -285,10 +270,3 @@ def _pad(array: np.ndarray, length: int) -> np.ndarray:
     """Zeros after the end up to `length` rows."""
     missing = length - len(array)
     return array if missing <= 0 else np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)])
-
-
-def _open_shard(path: Path) -> Any:
-    try:
-        return safe_open(str(path), framework="np")
-    except (SafetensorError, OSError) as error:
-        raise ArtifactError(f"{path} cannot be read: {error}", hint="run `ahriuwu latents pack` again") from error

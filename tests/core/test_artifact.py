@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from ahriuwu_cli.core import provenance
+from ahriuwu_cli.core import artifact, provenance
 from ahriuwu_cli.core.artifact import (
     FORMAT_VERSION,
     MANIFEST_NAME,

@@ -156,7 +156,7 @@ def test_a_flipped_byte_in_data(run: Run, doctor: Any) -> None:
         flip_last_byte(path)
     episode, latents, packed = doctor(run).problems
     assert episode[:2] == ("episodes", "files")
-    assert episode.found.startswith(f"{run.episodes / '000002.safetensors'} has sha256 ")
+    assert episode.found.startswith(f"{run.episodes / '000002.safetensors'} was changed since: its sha256 is ")
     again = "make it again with `ahriuwu latents {}`".format
     assert latents == ("latents", "files", f"000003.safetensors: {changed}", again("build"))
     assert packed == ("packed", "shards", f"{shard.name}: {changed}", again("pack"))
@@ -168,7 +168,7 @@ def test_missing_files(run: Run, doctor: Any) -> None:
         path.unlink()
     episode, latents, packed = doctor(run).problems
     assert episode[:2] == ("episodes", "files")
-    assert "000000.safetensors is missing; the manifest lists it with 20 steps" in episode.found
+    assert "000000.safetensors is missing; the manifest lists it" in episode.found
     assert latents[:3] == ("latents", "files", "000004.safetensors: missing")
     assert packed[:3] == ("packed", "shards", f"{shard.name}: missing")
 

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from ahriuwu_cli.core.errors import ArtifactError, DataError
 from ahriuwu_cli.core.tensorfile import read_arrays
 from ahriuwu_cli.episodes.store import EpisodeStore
-from ahriuwu_cli.latents.windows import BLOCK_ARRAYS, LatentBatch, LatentWindows
+from ahriuwu_cli.latents.shards import BLOCK_ARRAYS
+from ahriuwu_cli.latents.windows import LatentBatch, LatentWindows
 
 SPLITS = ("train", "heldout")
 
@@ -287,7 +288,7 @@ def test_damaged_shards_are_refused(by_hand, tmp_path: Path, fault: str) -> None
         shard.write_bytes(raw[: len(raw) // 2])
     elif fault == "folder":
         shard.mkdir()
-    with pytest.raises(ArtifactError, match=f"{shard.name} cannot be read") as caught:
+    with pytest.raises(ArtifactError, match=f"{shard.name} (cannot be read|is a folder)") as caught:
         LatentWindows(packed, "train")
     assert "ahriuwu latents pack" in caught.value.hint
 

@@ -18,6 +18,7 @@ from ahriuwu_cli.core.tensorfile import read_arrays, write_tensors
 from ahriuwu_cli.episodes.alignment import covered_frames, num_latents
 from ahriuwu_cli.episodes.episode import Episode
 from ahriuwu_cli.episodes.store import EpisodeStore
+from ahriuwu_cli.latents.manifest import PlacedEpisode
 from ahriuwu_cli.latents.windows import LatentWindows, PackedEpisode
 from ahriuwu_cli.tokenizer.config import TokenizerSection
 from ahriuwu_cli.tokenizer.train import train_tokenizer
@@ -149,5 +150,5 @@ def test_latents_of_another_count_are_refused(strided, tmp_path: Path) -> None:
 def test_a_manifest_from_before_there_were_strides() -> None:
     """Older packed latents know one latent per frame and say `num_frames` only."""
     entry = {"id": "000000", "shard": 0, "start": 4, "num_frames": 9, "split": "train", "task": 0}
-    episode = PackedEpisode.of(entry, 1)
+    episode = PackedEpisode.of(PlacedEpisode.model_validate(entry), 1)
     assert (episode.num_latents, episode.num_whole, episode.start) == (9, 9, 4)
