@@ -9,6 +9,7 @@ import typer
 
 from ahriuwu_cli.cli.options import AsJson, Overrides
 from ahriuwu_cli.cli.output import render
+from ahriuwu_cli.core.errors import EXIT_CHECK
 
 app = typer.Typer(help="Record play as episodes, look at a store, split it.")
 
@@ -26,7 +27,7 @@ def record(
     env: Annotated[str | None, typer.Option(help="data.env: Gymnasium environment id.")] = None,
     episodes: Annotated[int | None, typer.Option(help="data.episodes: how many.")] = None,
     policy: Annotated[
-        str | None, typer.Option(help="data.policy: random, noisy-expert, or an agent's checkpoint.")
+        str | None, typer.Option(help="data.policy: random, noisy-expert, auto, or an agent's checkpoint.")
     ] = None,
     noise: Annotated[float | None, typer.Option(help="data.noise: share of random actions of noisy-expert.")] = None,
     seed: Seed = None,
@@ -36,9 +37,11 @@ def record(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Play a Gymnasium environment and keep the episodes.
+    """Play a Gymnasium environment and keep the episodes, each as soon as it ends.
 
-    Without a run.toml, --env and --out are enough: all else is as in the preset tiny.
+    Without a run.toml, --env and --out are enough: all else is as in the preset tiny, but that the
+    policy is random where the environment offers no expert. Exits with 3 when an episode was skipped
+    because its values cannot be used.
     """
     from ahriuwu_cli.pipeline.config import as_overrides, load_data_run
 
@@ -48,7 +51,10 @@ def record(
 
     from ahriuwu_cli.pipeline import stages
 
-    render(stages.record(run, append=append), as_json)
+    report = stages.record(run, append=append)
+    render(report, as_json)
+    if report.data.get("skipped"):
+        raise typer.Exit(EXIT_CHECK)
 
 
 @app.command()
@@ -57,9 +63,9 @@ def info(
     as_json: AsJson = False,
 ) -> None:
     """Say what an episode store holds."""
-    from ahriuwu_cli.sources import record as episodes
+    from ahriuwu_cli.sources import summary
 
-    render(episodes.info(path), as_json)
+    render(summary.info(path), as_json)
 
 
 @app.command()

@@ -23,6 +23,9 @@ class AhriuwuError(Exception):
         self.message = message
         self.hint = hint
 
+    def __str__(self) -> str:
+        return self.message
+
 
 class ConfigError(AhriuwuError):
     """A run config, preset or `--set` override that cannot be used."""

@@ -7,8 +7,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,16 @@ def refused(path: Path, error: OSError) -> StorageError:
     return StorageError(
         f"could not write {path}: {reason}; {kept}", hint=REFUSALS.get(error.errno or 0, "check the path")
     )
+
+
+@contextmanager
+def keeping(what: str) -> Iterator[None]:
+    """Let the hint of a StorageError end with what is kept, or how to go on."""
+    try:
+        yield
+    except StorageError as error:
+        error.hint = f"{error.hint}; {what}"
+        raise
 
 
 def temporary_name(path: Path) -> Path:

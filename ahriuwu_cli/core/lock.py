@@ -101,6 +101,11 @@ def exclusive(folder: Path) -> Iterator[None]:
         _remove_empty(made)
 
 
+def is_ours(folder: Path) -> bool:
+    """True while this process has the folder."""
+    return Path(os.path.realpath(folder)) in _held
+
+
 def contents(folder: Path) -> list[Path]:
     """What a folder holds: all but locks and what a killed process left half written."""
     return [path for path in folder.iterdir() if path.name != LOCK_NAME and not path.name.endswith(TEMPORARY_SUFFIX)]

@@ -11,6 +11,7 @@ from ahriuwu_cli.core.artifact import Header, canonical
 from ahriuwu_cli.core.device import resolve_runtime
 from ahriuwu_cli.core.errors import InputError
 from ahriuwu_cli.doctor.findings import Area, first_few
+from ahriuwu_cli.episodes.config import NOT_RECORDED
 from ahriuwu_cli.games.environment import make_env
 from ahriuwu_cli.latents.config import NOT_CONTENT
 from ahriuwu_cli.pipeline.config import CONFIG_NAME, RunConfig, load_run
@@ -19,7 +20,7 @@ from ahriuwu_cli.tokenizer.perceptual import load_lpips
 from ahriuwu_cli.tokenizer.registry import module_class
 
 SECTIONS: dict[str, tuple[str, str | None, set[str]]] = {
-    "episodes": ("data", "data", {"episodes"}),  # recording may stop and go on: their number is no setting
+    "episodes": ("data", "data", {"episodes", *NOT_RECORDED}),  # their number is no setting
     "tokenizer": ("tokenizer", None, set()),
     "latents": ("latents", None, {"shard_frames", *NOT_CONTENT}),
     "packed": ("latents", None, NOT_CONTENT),

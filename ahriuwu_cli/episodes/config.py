@@ -8,6 +8,13 @@ from pydantic import Field, model_validator
 
 from ahriuwu_cli.core.config import Section
 
+NOT_RECORDED = {"num_envs"}
+"""Keys that leave what is recorded as it is."""
+LONGEST_EPISODE = 100_000
+"""Steps of an episode that nothing else ends."""
+EPISODE_BYTES = 1 << 30
+"""Its frames."""
+
 
 class DataSection(Section):
     """Recording and splitting of episodes."""
@@ -22,19 +29,31 @@ class DataSection(Section):
         max_length=4,
         description="part of the picture that is used: [top, left, height, width]; absent for all of it",
     )
-    episodes: int = Field(default=200, ge=2, description="episodes to record")
+    episodes: int = Field(default=200, ge=1, description="episodes to record")
+    num_envs: int = Field(
+        default=16, ge=1, le=1024, description="environments that play side by side; 1 where only one can run"
+    )
     policy: str = Field(
         default="noisy-expert",
         min_length=1,
-        description="random, noisy-expert, or the path of an agent or imagination checkpoint",
+        description="random, noisy-expert, auto (random where there is no expert), or the path of a checkpoint",
     )
     noise: float = Field(default=0.5, ge=0, le=1, description="share of random actions of noisy-expert")
     random_episodes: float = Field(
         default=0.0, ge=0, le=1, description="share of whole episodes that noisy-expert plays at random"
     )
-    max_episode_steps: int = Field(default=0, ge=0, description="truncate episodes here; 0 keeps the env's own limit")
+    max_episode_steps: int = Field(
+        default=0,
+        ge=0,
+        description="truncate episodes here; 0 keeps the env's own limit, up to 100,000 steps and 1 GiB of frames",
+    )
     heldout_fraction: float = Field(default=0.1, gt=0, lt=1, description="share of whole episodes held out")
     task: str = Field(default="play", min_length=1, description="name of the task in the episode store")
+
+    @property
+    def step_limit(self) -> int:
+        """Steps after which an episode is truncated: an environment without a limit does not play for ever."""
+        return self.max_episode_steps or min(LONGEST_EPISODE, EPISODE_BYTES // (self.height * self.width * 3))
 
     @model_validator(mode="after")
     def _crop_is_a_part(self) -> DataSection:

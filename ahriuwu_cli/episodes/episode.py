@@ -16,7 +16,7 @@ from ahriuwu_cli.core.specs import ActionSpec, FrameSpec
 from ahriuwu_cli.episodes.actions import check_actions
 from ahriuwu_cli.episodes.events import EVENT_NAME, event_array
 
-RECORD_HINT = "correct the recording or the declared spec; nothing was stored"
+RECORD_HINT = "correct the environment, or what it declares of itself"
 
 
 @dataclass(frozen=True)

@@ -10,18 +10,19 @@ from ahriuwu_cli.core.config import Section
 from ahriuwu_cli.core.names import EpisodeId, Fingerprint, Sha256, TensorFileName
 
 Split = Literal["train", "heldout"]
+LEFT_OUT_EMPTY = {"events", "skipped", "unfinished"}
 
 
-class _WithEvents(Section):
-    """Leaves an empty `events` out of the manifest, so that a store has one fingerprint with or without the key."""
+class _WithoutEmpty(Section):
+    """Leaves such keys out of the manifest when they are empty: with or without, a store has one fingerprint."""
 
     @model_serializer(mode="wrap")
-    def _without_empty_events(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_empty(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         found: dict[str, Any] = dump(self)
-        return found if found.get("events") else {name: value for name, value in found.items() if name != "events"}
+        return {name: value for name, value in found.items() if value or name not in LEFT_OUT_EMPTY}
 
 
-class EpisodeRecord(_WithEvents):
+class EpisodeRecord(_WithoutEmpty):
     """What the manifest says of one episode; `events` has the sum of each of its events."""
 
     id: EpisodeId
@@ -36,6 +37,20 @@ class EpisodeRecord(_WithEvents):
     events: dict[str, float] = Field(default_factory=dict)
 
 
+class Unfinished(Section):
+    """An episode that has its place in the order but did not end before the recording did; going on plays it."""
+
+    id: EpisodeId
+    policy: str
+    seed: int
+
+
+class Skipped(Unfinished):
+    """An episode that was played and could not be stored."""
+
+    reason: str
+
+
 class SplitRule(Section):
     """How episodes are held out."""
 
@@ -43,8 +58,8 @@ class SplitRule(Section):
     seed: int = Field(default=0, ge=0)
 
 
-class StoreInfo(_WithEvents):
-    """The `info` part of a store's manifest; `grown_from` as in core/artifact.py."""
+class StoreInfo(_WithoutEmpty):
+    """The `info` part of a store's manifest, everything in order of ids; `grown_from` as in core/artifact.py."""
 
     env: str
     env_options: dict[str, Any]
@@ -52,6 +67,8 @@ class StoreInfo(_WithEvents):
     events: list[str] = Field(default_factory=list)
     split: SplitRule = Field(default_factory=SplitRule)
     episodes: list[EpisodeRecord] = Field(default_factory=list)
+    skipped: list[Skipped] = Field(default_factory=list)
+    unfinished: list[Unfinished] = Field(default_factory=list)
     grown_from: list[Fingerprint] = Field(default_factory=list)
 
     @model_validator(mode="after")

@@ -2,11 +2,14 @@
 
 The split is part of the manifest and so of the fingerprint: whatever was made from a store names the
 very split it was made with.
+
+What is being recorded is noted in a journal first (recording.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +17,16 @@ import numpy as np
 import torch
 
 from ahriuwu_cli.core import artifact, content, lineage, tensorfile
-from ahriuwu_cli.core.errors import ArtifactError, InputError
+from ahriuwu_cli.core.errors import ArtifactError, BusyError, InputError, StorageError
 from ahriuwu_cli.core.loading import reading
+from ahriuwu_cli.core.lock import contents, exclusive, is_ours
 from ahriuwu_cli.core.specs import ActionSpec, FrameSpec
 from ahriuwu_cli.episodes.episode import ARRAYS, Episode
 from ahriuwu_cli.episodes.events import event_of
-from ahriuwu_cli.episodes.manifest import EpisodeRecord, Split, SplitRule, StoreInfo
+from ahriuwu_cli.episodes.journal import JOURNAL_NAME, Journal
+from ahriuwu_cli.episodes.listing import divided, listed
+from ahriuwu_cli.episodes.manifest import EpisodeRecord, Skipped, Split, SplitRule, StoreInfo, Unfinished
+from ahriuwu_cli.episodes.split import split_of
 
 
 class EpisodeStore:
@@ -53,7 +60,7 @@ class EpisodeStore:
         Raises:
             InputError: the folder already holds something.
         """
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if folder.exists() and (not folder.is_dir() or contents(folder)):
             raise InputError(
                 f"{folder} is not an empty folder; a new episode store needs one",
                 hint="give another folder, or append to the store that is there",
@@ -70,6 +77,9 @@ class EpisodeStore:
     def open(cls, folder: Path) -> EpisodeStore:
         """Read a store's manifest; the episode files are looked at when they are read.
 
+        What a killed recording has left in the journal goes into the manifest first. While a recording runs, the store
+        is what the manifest lists so far.
+
         Raises:
             InputError: nothing is there.
             ArtifactError: no episode store, of another format, changed or damaged.
@@ -77,7 +87,18 @@ class EpisodeStore:
         header = artifact.read_header(folder, "episodes")
         artifact.check_fingerprint(folder, header, "")
         with reading(folder):
-            return cls(folder, header, StoreInfo.model_validate(header.info, strict=True))
+            store = cls(folder, header, StoreInfo.model_validate(header.info, strict=True))
+        if (folder / JOURNAL_NAME).exists() and not is_ours(folder):
+            with suppress(BusyError, InputError, StorageError), exclusive(folder):  # else it is what is listed
+                return cls._reopened(folder)
+        return store
+
+    @classmethod
+    def _reopened(cls, folder: Path) -> EpisodeStore:
+        """The store as it is now that nobody else can change it, with nothing in its journal."""
+        store = cls.open(folder)
+        store.settle()
+        return store
 
     # ------------------------------------------------------------ what is in it
 
@@ -115,6 +136,23 @@ class EpisodeStore:
     def episodes(self) -> list[EpisodeRecord]:
         """Every episode's record, in order of recording."""
         return list(self._info.episodes)
+
+    @property
+    def skipped(self) -> list[Skipped]:
+        """Episodes that were played and could not be stored."""
+        return list(self._info.skipped)
+
+    @property
+    def unfinished(self) -> list[Unfinished]:
+        """Episodes that a stopped recording has left out; going on with it plays them."""
+        return list(self._info.unfinished)
+
+    @property
+    def next_number(self) -> int:
+        """The number of the first episode after all that have a place in the order."""
+        info = self._info
+        ids = [record.id for record in info.episodes] + [item.id for item in (*info.skipped, *info.unfinished)]
+        return 1 + max(map(int, ids), default=-1)
 
     def ids(self, split: Split) -> list[str]:
         """Ids of the episodes of one split, in order."""
@@ -170,23 +208,17 @@ class EpisodeStore:
         it was opened is remembered as what it has grown from, however many times something is appended.
 
         Raises:
+            BusyError: another process is writing to the store, or has written to it since it was opened.
             DataError: an episode does not fit the specs (then none of them is stored).
         """
         if not episodes:
             return []
         for episode in episodes:
             episode.validate(self.action_spec, self.frame_spec)
-        start = 1 + max((int(record.id) for record in self._info.episodes), default=-1)
-        splits = _divide([record.split for record in self._info.episodes], len(episodes), self._info.split)
-        records = [
-            self._write(f"{start + index:06d}", episode, split)
-            for index, (episode, split) in enumerate(zip(episodes, splits, strict=True))
-        ]
-        tasks = list(dict.fromkeys([*self._info.tasks, *(episode.task for episode in episodes)]))
-        events = list(dict.fromkeys([*self._info.events, *(name for record in records for name in record.events)]))
-        episodes_now = [*self._info.episodes, *records]
-        changes = {"tasks": tasks, "events": events, "episodes": episodes_now, "grown_from": self._grown_from}
-        self._rewrite(self._info.model_copy(update=changes))
+        with self._changing():
+            start = self.next_number
+            records = [self._write(f"{start + index:06d}", episode) for index, episode in enumerate(episodes)]
+            self.list_episodes(records)
         return [record.id for record in records]
 
     def set_split(self, fraction: float, seed: int) -> None:
@@ -195,22 +227,55 @@ class EpisodeStore:
         What it has grown from is forgotten: what was made from that may have seen what is held out.
 
         Raises:
+            BusyError: see `append`.
             InputError: the fraction is not between 0 and 1.
         """
         if not 0 < fraction < 1:
             raise InputError(f"held-out fraction is {fraction}; expected between 0 and 1", hint="0.1 is usual")
-        rule = SplitRule(fraction=fraction, seed=seed)
-        splits = _divide([], len(self._info.episodes), rule)
-        records = [
-            record.model_copy(update={"split": split})
-            for record, split in zip(self._info.episodes, splits, strict=True)
-        ]
-        if (rule, records) == (self._info.split, self._info.episodes):
-            return
-        self._rewrite(self._info.model_copy(update={"split": rule, "episodes": records, "grown_from": []}))
-        self._grown_from = lineage.outgrown(self.header) if records else []
+        with self._changing():
+            info = divided(self._info, SplitRule(fraction=fraction, seed=seed))
+            if (info.split, info.episodes) != (self._info.split, self._info.episodes):
+                self._rewrite(info)
+                self._grown_from = lineage.outgrown(self.header) if info.episodes else []
 
-    def _write(self, episode_id: str, episode: Episode, split: Split) -> EpisodeRecord:
+    def settle(self) -> None:
+        """List what the journal of a killed recording says; for whoever has the folder exclusively."""
+        journal = Journal.read(self.folder, self.fingerprint)
+        if journal.head is not None:
+            self.list_episodes(journal.records, journal.skipped, journal.planned())
+        journal.remove()
+
+    def list_episodes(
+        self, new: Sequence[EpisodeRecord], skipped: Sequence[Skipped] = (), planned: Sequence[Unfinished] = ()
+    ) -> None:
+        """Write the manifest with further episodes whose files are there; see `listing.listed`."""
+        info = listed(self._info.model_copy(update={"grown_from": self._grown_from}), new, skipped, planned)
+        if (info.episodes, info.skipped) != (self._info.episodes, self._info.skipped):
+            self._rewrite(info)
+            self._grown_from = list(info.grown_from)
+
+    def write(self, episode_id: str, episode: Episode) -> EpisodeRecord:
+        """Check an episode and write its file, which nothing lists yet.
+
+        Raises:
+            DataError: it does not fit the specs.
+            StorageError: it cannot be written.
+        """
+        episode.validate(self.action_spec, self.frame_spec)
+        return self._write(episode_id, episode)
+
+    # ------------------------------------------------------------ the manifest
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Have the folder exclusively, with the store in it as this object knows it."""
+        with exclusive(self.folder):
+            if artifact.read_header(self.folder, "episodes").fingerprint != self.fingerprint:
+                raise BusyError(f"{self.folder} was changed since it was opened", hint="run the same command again")
+            self.settle()
+            yield
+
+    def _write(self, episode_id: str, episode: Episode) -> EpisodeRecord:
         file = f"{episode_id}.safetensors"
         tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in episode.arrays().items()}
         tensorfile.write_tensors(self.folder / file, tensors, {"ahriuwu_episode": episode_id})
@@ -220,7 +285,7 @@ class EpisodeStore:
             num_steps=episode.num_steps,
             total_reward=episode.total_reward,
             task=episode.task,
-            split=split,
+            split=split_of(int(episode_id), self._info.split),
             policy=episode.policy,
             seed=episode.seed,
             sha256=content.hash_file(self.folder / file),
@@ -238,13 +303,3 @@ class EpisodeStore:
         )
         self._info = info
         self._records = {record.id: record for record in info.episodes}
-
-
-def _divide(present: Sequence[Split], num_new: int, rule: SplitRule) -> list[Split]:
-    """Choose the splits of `num_new` further episodes, so that the whole comes as near to the fraction as it can."""
-    total = len(present) + num_new
-    wanted = min(max(round(rule.fraction * total), 1), total - 1) if total >= 2 else 0
-    held = min(max(wanted - sum(split == "heldout" for split in present), 0), num_new)
-    rng = np.random.default_rng([rule.seed, len(present)])
-    chosen = set(rng.permutation(num_new)[:held].tolist())
-    return ["heldout" if index in chosen else "train" for index in range(num_new)]

@@ -6,6 +6,7 @@ Shapes: N slots, T steps, H x W pixels, A = ActionSpec.dim.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from ahriuwu_cli.episodes.episode import Episode
 from ahriuwu_cli.episodes.events import events_of
 from ahriuwu_cli.games.environment import GameEnv, Step
 from ahriuwu_cli.games.policies import EPISODE_SEED, Policy
+from ahriuwu_cli.games.tape import HELD_BYTES, FrameTape
 
 MakeEnv = Callable[[], GameEnv]
 
@@ -56,6 +58,9 @@ def stream_episodes(
     num_envs: int = 16,
     max_steps: int = 0,
     task: str = "play",
+    spill: Path | None = None,
+    on_bad: Callable[[int, DataError], None] | None = None,
+    on_step: Callable[[int], None] | None = None,
 ) -> Generator[tuple[int, Episode], None, None]:
     """Play one episode per seed and yield (place in `seeds`, episode) as each ends.
 
@@ -72,6 +77,10 @@ def stream_episodes(
         num_envs: slots at most.
         max_steps: truncates an episode after this many steps; 0 leaves it to the environment.
         task: name of the task, noted in every episode.
+        spill: folder for the frames of long episodes (see tape.py); None for the system's own place.
+        on_bad: takes (place in `seeds`, error) of an episode whose environment gave what cannot be used; play goes on
+            with the next seed then. None raises the error.
+        on_step: told after every step of all slots how many steps were played by all of them together.
 
     Raises:
         DataError: the policy's answer has the wrong shape or is outside the action spec, or the environment
@@ -81,14 +90,30 @@ def stream_episodes(
     if num_slots == 0:
         return
     envs: list[GameEnv] = []
+    slots: list[_Slot] = []
+    upcoming, steps = 0, 0
+
+    def begin(slot: _Slot) -> None:
+        """Start the next seed whose episode can be started."""
+        nonlocal upcoming
+        while upcoming < len(seeds):
+            slot.index, upcoming = upcoming, upcoming + 1
+            try:
+                return slot.begin(seeds[slot.index])
+            except DataError as error:
+                _report_bad(on_bad, slot.index, error)
+        return None
+
     try:
         envs.extend(make_env() for _ in range(num_slots))
         spec = envs[0].action_spec
+        share = HELD_BYTES // num_slots
+        slots.extend(_Slot(env, FrameTape(share, spill), policy.name, task, max_steps) for env in envs)
+        for slot in slots:
+            begin(slot)
+        slots = [slot for slot in slots if slot.running]
+        num_slots = len(slots)
         policy.reset(num_slots, policy_seed)
-        slots = [_Slot(env, policy.name, task, max_steps) for env in envs]
-        for index, slot in enumerate(slots):
-            slot.begin(index, seeds[index])
-        upcoming = num_slots
         while any(slot.running for slot in slots):
             frames = np.stack([slot.frame for slot in slots])  # (N, H, W, 3)
             first = np.array([not slot.rewards for slot in slots])  # (N,)
@@ -97,16 +122,30 @@ def stream_episodes(
             for slot, row in zip(slots, rows, strict=True):
                 if not slot.running:
                     continue
-                episode = slot.advance(row)
-                if episode is None:
-                    continue
-                yield slot.index, episode
-                if upcoming < len(seeds):
-                    slot.begin(upcoming, seeds[upcoming])
-                    upcoming += 1
+                steps += 1
+                try:
+                    episode = slot.advance(row)
+                except DataError as error:
+                    slot.running = False
+                    _report_bad(on_bad, slot.index, error)
+                else:
+                    if episode is None:
+                        continue
+                    yield slot.index, episode
+                begin(slot)
+            if on_step is not None:
+                on_step(steps)
     finally:
+        for slot in slots:
+            slot.close()
         for env in envs:
             env.close()
+
+
+def _report_bad(on_bad: Callable[[int, DataError], None] | None, index: int, error: DataError) -> None:
+    if on_bad is None:
+        raise error
+    on_bad(index, error)
 
 
 def event_columns(steps: Sequence[Mapping[str, float]]) -> dict[str, np.ndarray]:
@@ -126,14 +165,14 @@ def _check_rows(rows: np.ndarray, num_slots: int, spec: ActionSpec) -> None:
 class _Slot:
     """One environment and the episode it is playing."""
 
-    def __init__(self, env: GameEnv, policy_name: str, task: str, max_steps: int) -> None:
+    def __init__(self, env: GameEnv, tape: FrameTape, policy_name: str, task: str, max_steps: int) -> None:
         self.env = env
         self.running = False
         self.index = -1
         self.seed = 0
         self.info: dict[str, Any] = {}
         self.rewards: list[float] = []
-        self._frames: list[np.ndarray] = []
+        self._tape = tape
         self._rows: list[np.ndarray] = []
         self._events: list[dict[str, float]] = []
         self._policy_name = policy_name
@@ -143,20 +182,24 @@ class _Slot:
     @property
     def frame(self) -> np.ndarray:
         """The frame shown last, (H, W, 3) uint8."""
-        return self._frames[-1]
+        return self._tape.last
 
-    def begin(self, index: int, seed: int) -> None:
+    def begin(self, seed: int) -> None:
         frame, info = self.env.reset(seed)
-        self.index, self.seed, self.running = index, seed, True
+        self.seed, self.running = seed, True
         self.info = {**info, EPISODE_SEED: seed}
-        self._frames, self._rows, self._events, self.rewards = [frame], [], [], []
+        self._tape.begin(frame)
+        self._rows, self._events, self.rewards = [], [], []
+
+    def close(self) -> None:
+        self._tape.close()
 
     def advance(self, row: np.ndarray) -> Episode | None:
         """Take one step; returns the episode when it ended with it."""
         row = np.array(row, np.float32)  # a copy: the policy may use its array again
         step = self.env.step(row)
         self._rows.append(row)
-        self._frames.append(step.frame)
+        self._tape.append(step.frame)
         self.rewards.append(step.reward)
         self._events.append(events_of(step.info))
         self.info = {**step.info, EPISODE_SEED: self.seed}
@@ -171,7 +214,7 @@ class _Slot:
         terminals, truncations = np.zeros(steps, bool), np.zeros(steps, bool)
         terminals[-1], truncations[-1] = last.terminal, not last.terminal
         return Episode(
-            frames=np.stack(self._frames),
+            frames=self._tape.frames(),
             actions=np.stack(self._rows),
             action_valid=np.ones(steps, bool),
             rewards=np.array(self.rewards, np.float32),

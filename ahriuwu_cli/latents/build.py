@@ -13,8 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import track
 
 from ahriuwu_cli.core.artifact import (
     GROWN_FROM,
@@ -27,8 +25,10 @@ from ahriuwu_cli.core.artifact import (
 from ahriuwu_cli.core.content import hash_file
 from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.errors import ArtifactError, DataError
+from ahriuwu_cli.core.files import keeping
 from ahriuwu_cli.core.lineage import grown_from, is_parent, outgrown
 from ahriuwu_cli.core.lock import exclusive
+from ahriuwu_cli.core.progress import tracked
 from ahriuwu_cli.core.report import Report
 from ahriuwu_cli.core.specs import FrameSpec, LatentSpec
 from ahriuwu_cli.core.tensorfile import open_tensors, read_tensors, write_tensors
@@ -53,8 +53,9 @@ def build_latents(
         ArtifactError: the frames of the store are not those the tokenizer was made for.
         BusyError: another process is writing to `out`.
         DataError: the store has no training episode to measure.
+        StorageError: a file cannot be written; those that are whole are kept.
     """
-    with exclusive(out):
+    with exclusive(out), keeping("what is encoded is kept: run the same command again"):
         return _build(episodes, tokenizer_path, out, settings, runtime)
 
 
@@ -66,9 +67,7 @@ def _build(episodes: Path, tokenizer_path: Path, out: Path, settings: LatentsSec
     runtime.serve(tokenizer)
     require_frames(store.frame_spec, header.specs["frame"], tokenizer_path)
     entries, moments = [], _Moments(tokenizer.latent_spec.dim_token)
-    console = Console(stderr=True)
-    quiet = not console.is_terminal
-    for record in track(store.episodes, "latents", transient=True, console=console, disable=quiet):
+    for record in tracked("latents", store.episodes, "episodes"):
         path = out / f"{record.id}.safetensors"
         source = {"tokenizer": header.fingerprint, "episode": record.sha256, "dtype": settings.dtype}
         latents = _kept(path, source)

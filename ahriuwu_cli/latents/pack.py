@@ -14,6 +14,7 @@ import torch
 from ahriuwu_cli.core.artifact import GROWN_FROM, MANIFEST_NAME, Header, write_manifest
 from ahriuwu_cli.core.content import hash_file, require_content
 from ahriuwu_cli.core.errors import ArtifactError, DataError
+from ahriuwu_cli.core.files import keeping
 from ahriuwu_cli.core.lineage import grown_from, has_grown, outgrown, require_parent
 from ahriuwu_cli.core.loading import reading
 from ahriuwu_cli.core.lock import exclusive
@@ -41,8 +42,9 @@ def pack_latents(episodes: Path, latents: Path, out: Path, settings: LatentsSect
         ArtifactError: the latents are of other episodes or of a part of them, their counts differ, or a file is not
             the one that their manifest lists.
         BusyError: another process is writing to `out`.
+        StorageError: a file cannot be written; an earlier pack is as it was.
     """
-    with exclusive(out):
+    with exclusive(out), keeping("an earlier pack is as it was: run the same command again"):
         return _pack(episodes, latents, out, settings)
 
 

@@ -254,7 +254,8 @@ def load_data_run(config: Path | None, overrides: Sequence[str], store: Path | N
         config: the `run.toml` the user named, or None for the one in the working folder.
         overrides: laid on top.
         store: an episode store elsewhere than the run's own.
-        preset: without any `run.toml`, take the settings of `tiny` (a `store` must then be given).
+        preset: without any `run.toml`, take the settings of `tiny`, with the policy that any
+            environment has (a `store` must then be given).
 
     Raises:
         InputError: there is no config, and no leave to do without one.
@@ -264,7 +265,7 @@ def load_data_run(config: Path | None, overrides: Sequence[str], store: Path | N
     if config is not None or path.exists():
         return replace(load_run(path, overrides), store=store)
     if preset and store is not None:
-        return replace(preset_run("tiny", store, overrides), store=store)
+        return replace(preset_run("tiny", store, ['data.policy="auto"', *overrides]), store=store)
     raise InputError(
         f"there is no {CONFIG_NAME} here",
         hint="write one with `ahriuwu init DIR`, name one with --config, or see --help for how to do without",

@@ -8,14 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
 from ahriuwu_cli.agent import scratch as scratch_training
 from ahriuwu_cli.agent import train as agent_training
 from ahriuwu_cli.core.artifact import Kind, read_header
 from ahriuwu_cli.core.device import Runtime, apply_threads, resolve_runtime
 from ahriuwu_cli.core.lock import exclusive
+from ahriuwu_cli.core.progress import counted
 from ahriuwu_cli.core.report import Report
 from ahriuwu_cli.core.training.loop import TrainResult
 from ahriuwu_cli.dynamics import train as dynamics_training
@@ -32,6 +30,7 @@ from ahriuwu_cli.pipeline.chain import require_chain
 from ahriuwu_cli.pipeline.config import Run
 from ahriuwu_cli.pipeline.players import Player, checkpoint_player, is_checkpoint, named_players, played_environment
 from ahriuwu_cli.sources import record as recording
+from ahriuwu_cli.sources import summary
 from ahriuwu_cli.tokenizer import train as tokenizer_training
 from ahriuwu_cli.tokenizer.checkpoint import load_tokenizer
 
@@ -59,16 +58,14 @@ def record(run: Run, *, append: bool, name: str = "") -> Report:
     policy: Policy | None = None
     if is_checkpoint(data.policy):
         policy = _recording_agent(run, name)
-    console, columns = Console(stderr=True), (TextColumn("record"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("record", total=data.episodes)
+    with counted("record", data.episodes, "episodes") as show:
         return recording.record(
             run.episodes,
             data,
             run.config.run.seed,
             policy=policy,
             append=append,
-            progress=lambda done, _: progress.update(bar, completed=done),
+            progress=lambda ended, steps: show(ended, f"{steps:,} steps"),
         )
 
 
@@ -83,7 +80,7 @@ def _recording_agent(run: Run, name: str) -> Policy:
 
 def split(run: Run) -> Report:
     """Divide the run's episodes anew."""
-    return recording.split(run.episodes, run.config.data.heldout_fraction, run.config.run.seed)
+    return summary.split(run.episodes, run.config.data.heldout_fraction, run.config.run.seed)
 
 
 # ---------------------------------------------------------------- training

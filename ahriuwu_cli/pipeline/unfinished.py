@@ -15,6 +15,7 @@ from ahriuwu_cli.core.artifact import MANIFEST_NAME, Kind, read_header
 from ahriuwu_cli.core.report import Report
 from ahriuwu_cli.core.training.config import TrainSettings
 from ahriuwu_cli.core.training.files import RunFiles
+from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.pipeline import stages
 from ahriuwu_cli.pipeline.chain import examples_of, is_current
 from ahriuwu_cli.pipeline.config import Run
@@ -24,7 +25,7 @@ Work = Iterator[Callable[[], Report]]
 
 def recording_left(run: Run) -> Work:
     """Recording of the episodes that are not there yet."""
-    missing = run.config.data.episodes - _recorded(run.episodes)
+    missing = run.config.data.episodes - _played(run.episodes)
     if missing > 0:
         yield partial(_record, run, missing)
 
@@ -53,6 +54,9 @@ def _record(run: Run, missing: int) -> Report:
     return stages.record(rest, append=run.episodes.exists())
 
 
-def _recorded(store: Path) -> int:
-    manifest = store / MANIFEST_NAME
-    return len(read_header(store, "episodes").info["episodes"]) if manifest.exists() else 0
+def _played(folder: Path) -> int:
+    """Episodes that are stored, and those that were played and could not be."""
+    if not (folder / MANIFEST_NAME).exists():
+        return 0
+    store = EpisodeStore.open(folder)
+    return len(store.episodes) + len(store.skipped)

@@ -1,28 +1,32 @@
-"""The commands of `ahriuwu data`: record episodes into a store, describe a store, divide it anew."""
+"""`ahriuwu data record`: episodes are played into a store, each of them on disk as soon as it has ended."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ahriuwu_cli.core.artifact import MANIFEST_NAME
-from ahriuwu_cli.core.errors import InputError, TrainingInterrupted
+from ahriuwu_cli.core.errors import AhriuwuError, DataError, InputError, StorageError, TrainingInterrupted
+from ahriuwu_cli.core.files import REFUSALS
+from ahriuwu_cli.core.lock import contents, exclusive
 from ahriuwu_cli.core.report import Report
 from ahriuwu_cli.core.specs import ActionSpec, FrameSpec
 from ahriuwu_cli.episodes.config import DataSection
-from ahriuwu_cli.episodes.manifest import EpisodeRecord
+from ahriuwu_cli.episodes.episode import RECORD_HINT
 from ahriuwu_cli.episodes.store import EpisodeStore
-from ahriuwu_cli.games.environment import make_env
-from ahriuwu_cli.games.policies import Policy, built_in_policy
+from ahriuwu_cli.games.environment import GameEnv, make_env
+from ahriuwu_cli.games.policies import EXPERT_ACTION, Policy, built_in_policy
 from ahriuwu_cli.games.runner import stream_episodes
-from ahriuwu_cli.sources.writer import SeedOrderWriter
+from ahriuwu_cli.sources.summary import describe
+from ahriuwu_cli.sources.writer import RecordingWriter
 
-NUM_ENVS = 16
-Progress = Callable[[int, int], None]  # (episodes done, episodes wanted)
+HOPELESS = 16
+"""So many episodes that cannot be stored, before one that can, end a recording."""
+Progress = Callable[[int, int], None]  # (episodes ended, steps played)
 
 
 def record(
@@ -35,9 +39,12 @@ def record(
 ) -> Report:
     """Play `data.episodes` episodes and add them to the store at `folder`, making it if need be.
 
-    Finished episodes are written every few episodes, so stopping loses few; on Ctrl-C all that
-    finished are kept. Seeds follow from `seed`; those already in the store are passed over, so
-    recording on after a stop gives the episodes that an unbroken recording would have given.
+    Every episode is on disk when it ends, whatever ends the recording. Seeds follow from `seed`; those already in the
+    store are passed over, and each episode has its place in the store and its split beforehand: a recording that was
+    stopped and gone on with is the store that an unbroken one would have made.
+
+    An episode that breaks its own declaration (a reward that is not finite, say) is skipped and counted in the
+    report's `skipped`. One that `data.step_limit` ends is stored, as truncated.
 
     Args:
         folder: the store.
@@ -45,86 +52,171 @@ def record(
         seed: seed of episodes, policy and split.
         policy: who plays; None takes the built-in policy that `data.policy` names.
         append: add to a store that is there; the split then goes on by the store's own fraction and seed.
-        progress: called with (done, wanted) as episodes end.
+        progress: called in every step of all environments.
 
     Raises:
+        BusyError: another process is writing to the store.
         InputError: a store is there and `append` is False, or it is one of another environment; or
             the environment or policy cannot be used. Nothing on disk has changed then.
-        DataError: an episode breaks its own declaration.
-        TrainingInterrupted: Ctrl-C; what finished is stored.
+        DataError: no episode could be stored.
+        StorageError: an episode cannot be written, or there is not enough memory; what ended before is stored.
+        TrainingInterrupted: Ctrl-C or SIGTERM; what finished is stored.
     """
-    exists = (folder / MANIFEST_NAME).exists()
-    if exists and not append:
+    with exclusive(folder):
+        store = _opened(folder, append=append)
+        first = make_env(data)
+        spare = [first]  # a game of which only one may run is not made twice
+        try:
+            action_spec, frame_spec = first.action_spec, first.frame_spec
+            if store is not None:
+                _require_same(store, data, action_spec, frame_spec)
+            data = _with_player(data, first, seed)
+            player = policy or built_in_policy(data, action_spec)
+            waiting = {item.seed for item in store.unfinished if item.policy == player.name} if store else set()
+            seeds = episode_seeds(seed, data.episodes, _used(store) - waiting)
+            writer = RecordingWriter(folder, store, data, seed, (action_spec, frame_spec), player.name, seeds)
+            notes = _play(lambda: spare.pop() if spare else make_env(data), player, data, seed, seeds, writer, progress)
+        finally:
+            for env in spare:
+                env.close()
+        assert writer.store is not None
+        report = describe(writer.store, f"Recorded {writer.num_stored} episodes of {data.env}", notes)
+    report.data["skipped"] = len(writer.skipped)
+    return report
+
+
+def _play(
+    make: Callable[[], GameEnv],
+    player: Policy,
+    data: DataSection,
+    seed: int,
+    seeds: list[int],
+    writer: RecordingWriter,
+    progress: Progress | None,
+) -> list[str]:
+    """Play and store; returns what is to be said of it."""
+    ended = cut = 0
+
+    def skip(index: int, error: DataError) -> None:
+        nonlocal ended
+        ended += 1
+        writer.skip(index, error)
+        _require_hope(writer)
+
+    stream = stream_episodes(
+        make,
+        player,
+        seeds,
+        policy_seed=seed,
+        num_envs=data.num_envs,
+        max_steps=data.step_limit,
+        task=data.task,
+        spill=writer.folder,
+        on_bad=skip,
+        on_step=None if progress is None else lambda steps: progress(ended, steps),
+    )
+    try:
+        with closing(stream):
+            for index, episode in stream:
+                ended += 1
+                writer.add(index, episode)
+                _require_hope(writer)
+                cut += not data.max_episode_steps and episode.num_steps == data.step_limit
+        writer.close()
+        _require_hope(writer, at_end=True)
+    except KeyboardInterrupt:
+        raise _interrupted(writer) from None
+    except (OSError, MemoryError) as error:
+        refusal = _refusal(error)
+        if refusal is None:
+            _keep(writer, error)
+            raise
+        _keep(writer, refusal)
+        raise refusal from error
+    except Exception as error:
+        _keep(writer, error)
+        raise
+    notes = []
+    if writer.skipped:
+        notes.append(f"{len(writer.skipped)} of {len(seeds)} episodes could not be stored: {writer.skipped[0]}")
+    if cut:
+        limit = f"{data.step_limit:,} steps"
+        notes.append(f"{cut} episodes were cut after {limit}: set data.max_episode_steps to how long the game may go")
+    return notes
+
+
+def _require_hope(writer: RecordingWriter, *, at_end: bool = False) -> None:
+    """Raise DataError when nothing could be stored: of everything, or of so many episodes that more will not help."""
+    if writer.num_stored == 0 and writer.skipped and (at_end or len(writer.skipped) >= HOPELESS):
+        raise DataError(
+            f"none of {len(writer.skipped)} episodes could be stored: {writer.skipped[0]}", hint=RECORD_HINT
+        )
+
+
+# ---------------------------------------------------------------- what ends a recording
+
+
+def _interrupted(writer: RecordingWriter) -> TrainingInterrupted:
+    """What Ctrl-C or SIGTERM leaves: also the episode that was on its way to the disk."""
+    writer.close(finish=True)
+    return TrainingInterrupted(f"recording stopped: {writer.kept()}", hint=writer.going_on())
+
+
+def _refusal(error: OSError | MemoryError) -> StorageError | None:
+    """What the machine has too little of, or does not allow; None for an error that is not of this kind."""
+    if isinstance(error, MemoryError):
+        return StorageError("out of memory while recording", hint="lower data.num_envs or data.max_episode_steps")
+    if error.errno not in REFUSALS:
+        return None
+    return StorageError(f"{error.filename or 'while recording'}: {error.strerror}", hint=REFUSALS[error.errno])
+
+
+def _keep(writer: RecordingWriter, error: Exception) -> None:
+    """List what is stored, as far as that is still possible, and let the error say so."""
+    with suppress(OSError, AhriuwuError):  # the journal has it; the next command lists it
+        writer.close()
+    if not writer.num_stored:
+        return
+    if isinstance(error, AhriuwuError):
+        error.message, error.hint = f"{error.message}; {writer.kept()}", f"{error.hint}; then {writer.going_on()}"
+    else:
+        error.add_note(f"{writer.kept()}; {writer.going_on()}")
+
+
+# ---------------------------------------------------------------- what may be recorded
+
+
+def _opened(folder: Path, *, append: bool) -> EpisodeStore | None:
+    """The store at `folder`; None where a new one may be made."""
+    if not (folder / MANIFEST_NAME).exists():
+        if contents(folder):
+            raise InputError(
+                f"{folder} is not empty and holds no episode store", hint="give another folder, or empty this one"
+            )
+        return None
+    if not append:
         raise InputError(
             f"{folder} already holds an episode store",
             hint="add --append to record more into it, or give another run folder",
         )
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file; expected the folder of an episode store", hint="give another folder")
-    if not exists and folder.exists() and any(folder.iterdir()):
-        raise InputError(
-            f"{folder} is not empty and holds no episode store", hint="give another folder, or empty this one"
-        )
-    store = EpisodeStore.open(folder) if exists else None
-    probe = make_env(data)
-    action_spec, frame_spec = probe.action_spec, probe.frame_spec
-    probe.close()
-    if store is not None:
-        _require_same(store, data, action_spec, frame_spec)
-    player = policy or built_in_policy(data, action_spec)
-
-    writer = SeedOrderWriter(folder, store, data, seed, action_spec, frame_spec)
-    seeds = episode_seeds(seed, data.episodes, {item.seed for item in store.episodes} if store else set())
-    episodes = stream_episodes(
-        lambda: make_env(data),
-        player,
-        seeds,
-        policy_seed=seed,
-        num_envs=NUM_ENVS,
-        max_steps=data.max_episode_steps,
-        task=data.task,
-    )
-    try:
-        with closing(episodes):
-            for done, (index, episode) in enumerate(episodes, start=1):
-                writer.add(index, episode)
-                if progress is not None:
-                    progress(done, data.episodes)
-        writer.close()
-    except KeyboardInterrupt:
-        writer.close()
-        missing = data.episodes - writer.num_written
-        raise TrainingInterrupted(
-            f"recording stopped: {writer.num_written} of {data.episodes} episodes are stored in {folder}",
-            hint=f"go on with `ahriuwu data record --append --episodes {missing}`" if missing else "none is missing",
-        ) from None
-    assert writer.store is not None
-    return _report(writer.store, f"Recorded {writer.num_written} episodes of {data.env}")
-
-
-def info(folder: Path) -> Report:
-    """Describe a store: episodes, steps and returns by split and by policy.
-
-    Raises:
-        InputError: nothing is there.
-        ArtifactError: it is no readable episode store.
-    """
     store = EpisodeStore.open(folder)
-    return _report(store, f"Episodes of {store.env}")
+    store.settle()
+    return store
 
 
-def split(folder: Path, fraction: float, seed: int) -> Report:
-    """Divide all episodes of a store anew and describe it.
+def _with_player(data: DataSection, env: GameEnv, seed: int) -> DataSection:
+    """The settings with a policy in place of `auto`: the environment's expert, as far as there is one."""
+    if data.policy != "auto":
+        return data
+    offered = EXPERT_ACTION in env.reset(seed)[1]
+    return data.model_copy(update={"policy": "noisy-expert" if offered else "random"})
 
-    Raises:
-        InputError: nothing is there, or the fraction is not between 0 and 1.
-        ArtifactError: it is no readable episode store.
-    """
-    store = EpisodeStore.open(folder)
-    before = store.fingerprint
-    store.set_split(fraction, seed)
-    notes = [] if store.fingerprint == before else ["what was made from the store before must be made again"]
-    return _report(store, f"Divided {store.env} anew", notes)
+
+def _used(store: EpisodeStore | None) -> set[int]:
+    """Seeds that have a place in the store."""
+    if store is None:
+        return set()
+    return {record.seed for record in store.episodes} | {item.seed for item in (*store.skipped, *store.unfinished)}
 
 
 def episode_seeds(seed: int, count: int, taken: set[int]) -> list[int]:
@@ -168,73 +260,3 @@ def _require_same(store: EpisodeStore, data: DataSection, action_spec: ActionSpe
                 f"{store.folder} was recorded with {what} {there}; this recording has {wanted}",
                 hint="append with the same [data] settings, or record into another run folder",
             )
-
-
-def _report(store: EpisodeStore, title: str, notes: list[str] | None = None) -> Report:
-    episodes = store.episodes
-    groups: dict[str, list[EpisodeRecord]] = {"all": episodes}
-    for name in ("train", "heldout"):
-        groups[name] = [item for item in episodes if item.split == name]
-    for name in sorted({item.policy for item in episodes}):
-        groups[f"by {name}"] = [item for item in episodes if item.policy == name]
-    facts = {name: _facts(items) for name, items in groups.items()}
-    rows = [
-        [
-            name,
-            str(fact["episodes"]),
-            str(fact["steps"]),
-            "-" if fact["mean_return"] is None else f"{fact['mean_return']:.2f}",
-            "-" if fact["mean_return"] is None else f"{fact['min_return']:g} .. {fact['max_return']:g}",
-        ]
-        for name, fact in facts.items()
-    ]
-    frame = store.frame_spec
-    actions = ", ".join(f"{part.name} ({_extent(part.model_dump())})" for part in store.action_spec.components)
-    return Report(
-        title=title,
-        columns=("episodes", "count", "steps", "mean return", "returns"),
-        rows=rows,
-        data={
-            "folder": str(store.folder),
-            "fingerprint": store.fingerprint,
-            "env": store.env,
-            "env_options": store.env_options,
-            "frame": frame.model_dump(),
-            "action": store.action_spec.model_dump(mode="json"),
-            "tasks": store.tasks,
-            "events": _event_sums(episodes),
-            "split": store.split_rule.model_dump(),
-            "groups": facts,
-        },
-        notes=[
-            f"store {store.folder}, fingerprint {store.fingerprint}",
-            f"frames {frame.height}x{frame.width} at {frame.fps:g} per second; actions: {actions}",
-            *(f"event {name}: {total:g} in all" for name, total in _event_sums(episodes).items()),
-            *(notes or []),
-        ],
-    )
-
-
-def _facts(items: list[EpisodeRecord]) -> dict[str, Any]:
-    returns = [item.total_reward for item in items]
-    return {
-        "episodes": len(items),
-        "steps": sum(item.num_steps for item in items),
-        "mean_return": float(np.mean(returns)) if returns else None,
-        "min_return": min(returns, default=None),
-        "max_return": max(returns, default=None),
-    }
-
-
-def _event_sums(items: list[EpisodeRecord]) -> dict[str, float]:
-    """The sum of every event over all episodes."""
-    names = dict.fromkeys(name for item in items for name in item.events)
-    return {name: sum(item.events.get(name, 0) for item in items) for name in names}
-
-
-def _extent(part: dict[str, Any]) -> str:
-    if part["type"] == "categorical":
-        return f"one of {part['num_classes']}"
-    if part["type"] == "binary":
-        return f"{part['dim']} switches"
-    return f"{part['dim']} in {part['low']:g}..{part['high']:g}"

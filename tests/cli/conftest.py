@@ -58,7 +58,7 @@ FAKED = (
     "ahriuwu_cli.pipeline.stages",
     "ahriuwu_cli.doctor",
     "ahriuwu_cli.pipeline.demo",
-    "ahriuwu_cli.sources.record",
+    "ahriuwu_cli.sources.summary",
 )
 
 

@@ -52,7 +52,7 @@ def test_stage_commands(ahriuwu, calls, run_toml, command, function, rest, named
 
 REACHED = {
     **{f"{STAGES}.{function}": ((None, *rest), named) for _, function, rest, named in TABLE},
-    "ahriuwu_cli.sources.record.info": ((Path(),), {}),
+    "ahriuwu_cli.sources.summary.info": ((Path(),), {}),
     "ahriuwu_cli.doctor.examine": ((Path(),), {}),
     "ahriuwu_cli.pipeline.demo.run_demo": ((Path(), 0, print), {}),
 }
@@ -108,7 +108,7 @@ def test_split_of_a_store(ahriuwu, calls, tmp_path, monkeypatch) -> None:
 
 def test_info(ahriuwu, calls, tmp_path) -> None:
     assert ahriuwu("data", "info", tmp_path).code == 0
-    assert calls.only() == ("ahriuwu_cli.sources.record.info", (tmp_path,), {})
+    assert calls.only() == ("ahriuwu_cli.sources.summary.info", (tmp_path,), {})
 
 
 def test_episodes_of_eval_agent(ahriuwu, calls, run_toml) -> None:

@@ -36,7 +36,7 @@ BAD = [
     (["tokenizer", "train", "--config", "broken.toml"], "broken.toml is not TOML"),
     (["tokenizer", "train", "--config", "typo.toml"], "typo.toml: unknown key tokeniser"),
     (["data", "record", "--episodes", "many"], "Invalid value for '--episodes'"),
-    (["data", "record", "--episodes", "1"], "command line: data.episodes is 1; expected an integer at least 2"),
+    (["data", "record", "--episodes", "0"], "command line: data.episodes is 0; expected an integer at least 1"),
     (["data", "record", "--noise", "2"], "command line: data.noise is 2.0; expected a number from 0 to 1"),
     (["data", "record", "--confg", "x"], "No such option: --confg"),
     (["data", "info"], "Missing argument 'PATH'"),

@@ -7,15 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from ahriuwu_cli.core import artifact, content
 from ahriuwu_cli.core.errors import ArtifactError, DataError, InputError
 from ahriuwu_cli.core.specs import ActionSpec, FrameSpec
 from ahriuwu_cli.episodes.episode import ARRAYS
 from ahriuwu_cli.episodes.manifest import SplitRule
-from ahriuwu_cli.episodes.store import EpisodeStore, _divide
+from ahriuwu_cli.episodes.store import EpisodeStore
 
 
 def test_round_trip(make_store, make_episode) -> None:
@@ -60,29 +58,6 @@ def test_split_is_part_of_the_fingerprint(make_store) -> None:
     assert again.split_rule == SplitRule(fraction=0.25, seed=3)
     store.set_split(0.1, seed=0)
     assert store.fingerprint == before
-
-
-@settings(deadline=None)
-@given(
-    st.lists(st.integers(0, 9), min_size=1, max_size=6),
-    st.floats(0.01, 0.99),
-    st.integers(0, 1000),
-)
-def test_splits_hold_whole_episodes_and_are_never_empty(batches: list[int], fraction: float, seed: int) -> None:
-    """Pitfall 7: every episode is in one split, keeps it through appends, and both splits get one of two."""
-    rule, splits = SplitRule(fraction=fraction, seed=seed), []
-    for count in batches:
-        new = _divide(splits, count, rule)
-        assert len(new) == count
-        assert new == _divide(splits, count, rule)
-        splits = [*splits, *new]
-        if len(splits) >= 2:
-            assert {"train", "heldout"} == set(splits)
-    held = splits.count("heldout")
-    fresh = _divide([], len(splits), rule).count("heldout")
-    assert held >= min(fresh, 1)
-    if len(splits) >= 2:
-        assert fresh == min(max(round(fraction * len(splits)), 1), len(splits) - 1)
 
 
 def test_appends_keep_what_was_held_out(make_store, make_episode) -> None:

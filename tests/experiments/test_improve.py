@@ -22,7 +22,7 @@ from ahriuwu_cli.experiments.improve.table import make_table
 from ahriuwu_cli.experiments.plans import read_json
 from ahriuwu_cli.pipeline.config import load_run
 from ahriuwu_cli.pipeline.template import render_config
-from ahriuwu_cli.sources.writer import SeedOrderWriter
+from ahriuwu_cli.sources.writer import RecordingWriter
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "improve.toml"
 
@@ -148,16 +148,15 @@ def test_a_second_call_does_nothing(ahriuwu, root, tree) -> None:
 def test_an_interrupted_round_goes_on_to_the_same_end(root, improve, stop_at, finished, monkeypatch) -> None:
     """Pitfall 14: stopped while recording and while finetuning, all is as without a break."""
     folder = root / "new"
-    monkeypatch.setattr("ahriuwu_cli.sources.writer.FLUSH_EPISODES", 1)
-    number = SeedOrderWriter.add
+    number = RecordingWriter.add
 
-    def interrupt(self: SeedOrderWriter, index: int, episode: object) -> None:
+    def interrupt(self: RecordingWriter, index: int, episode: object) -> None:
         if index == 2:
             raise KeyboardInterrupt
         number(self, index, episode)
 
     with monkeypatch.context() as patch:
-        patch.setattr(SeedOrderWriter, "add", interrupt)
+        patch.setattr(RecordingWriter, "add", interrupt)
         with pytest.raises(TrainingInterrupted, match="2 of 3 episodes") as caught:
             improve(folder=folder)
     assert caught.value.hint == "run the same command again to go on"

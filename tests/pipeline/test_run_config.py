@@ -215,7 +215,7 @@ def test_data_run_without_a_config_takes_tiny_only_with_leave_and_a_store(
     store = tmp_path / "store"
     run = load_data_run(None, ["data.env=A/B-v0"], store, preset=True)
     assert run.episodes == store
-    assert run.config == validate(RunConfig, apply_overrides(TINY, ["data.env=A/B-v0"]), "x")
+    assert run.config == validate(RunConfig, apply_overrides(TINY, ["data.env=A/B-v0", "data.policy=auto"]), "x")
     for config, place, leave in ((None, None, True), (None, store, False), (Path("given.toml"), store, True)):
         with pytest.raises(InputError):
             load_data_run(config, [], place, preset=leave)

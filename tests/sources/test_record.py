@@ -16,7 +16,8 @@ from ahriuwu_cli.episodes.config import DataSection
 from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.games.environment import make_env
 from ahriuwu_cli.games.policies import RepeatLastPolicy, built_in_policy
-from ahriuwu_cli.sources.record import episode_seeds, info, record, split
+from ahriuwu_cli.sources.record import episode_seeds, record
+from ahriuwu_cli.sources.summary import info, split
 
 
 def data(**changes: Any) -> DataSection:
@@ -34,9 +35,10 @@ def contents(store: EpisodeStore) -> dict[int, tuple[bytes, bytes]]:
 
 def test_record_makes_a_store(tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
-    report = record(tmp_path / "e", data(episodes=20), 3, progress=lambda done, wanted: told.append((done, wanted)))
+    report = record(tmp_path / "e", data(episodes=20), 3, progress=lambda ended, steps: told.append((ended, steps)))
     store = EpisodeStore.open(tmp_path / "e")
-    assert told == [(done, 20) for done in range(1, 21)]
+    assert told == sorted(told)
+    assert told[-1] == (20, sum(item.num_steps for item in store.episodes))
     assert len(store.episodes) == 20
     assert (len(store.ids("train")), len(store.ids("heldout"))) == (16, 4)
     assert seeds_of(tmp_path / "e") == episode_seeds(3, 20, set())
@@ -122,27 +124,6 @@ def test_other_folders_are_not_written_into(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="not empty"):
             record(tmp_path, data(), 0, append=append)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
-
-
-@pytest.mark.parametrize("stop_at", [1, 21, 40])
-def test_ctrl_c_keeps_what_is_finished_and_append_completes_it(tmp_path: Path, stop_at: int) -> None:
-    def interrupt(done: int, _: int) -> None:
-        if done == stop_at:
-            raise KeyboardInterrupt
-
-    with pytest.raises(TrainingInterrupted, match=f"{stop_at} of 40") as caught:
-        record(tmp_path / "e", data(episodes=40), 7, progress=interrupt)
-    assert (f"--episodes {40 - stop_at}" in caught.value.hint) == (stop_at < 40)
-    store = EpisodeStore.open(tmp_path / "e")
-    assert len(store.episodes) == stop_at
-    if stop_at >= 2:
-        assert store.ids("train") and store.ids("heldout")
-    if stop_at < 40:
-        record(tmp_path / "e", data(episodes=40 - stop_at), 7, append=True)
-    record(tmp_path / "whole", data(episodes=40), 7)
-    broken, whole = EpisodeStore.open(tmp_path / "e"), EpisodeStore.open(tmp_path / "whole")
-    assert contents(broken) == contents(whole)
-    assert len(broken.ids("heldout")) == len(whole.ids("heldout")) == 8
 
 
 def test_ctrl_c_before_the_first_episode_leaves_nothing(tmp_path: Path) -> None:

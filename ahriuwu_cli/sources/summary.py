@@ -1,0 +1,113 @@
+"""What an episode store holds, in figures; and the command that divides it anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ahriuwu_cli.core.lock import exclusive
+from ahriuwu_cli.core.report import Report
+from ahriuwu_cli.episodes.manifest import EpisodeRecord
+from ahriuwu_cli.episodes.store import EpisodeStore
+
+
+def info(folder: Path) -> Report:
+    """Describe a store: episodes, steps and returns by split and by policy.
+
+    Raises:
+        InputError: nothing is there.
+        ArtifactError: it is no readable episode store.
+    """
+    store = EpisodeStore.open(folder)
+    return describe(store, f"Episodes of {store.env}")
+
+
+def split(folder: Path, fraction: float, seed: int) -> Report:
+    """Divide all episodes of a store anew and describe it.
+
+    Raises:
+        InputError: nothing is there, or the fraction is not between 0 and 1.
+        ArtifactError: it is no readable episode store.
+        BusyError: another process is writing to it.
+    """
+    EpisodeStore.open(folder)  # says so where there is none, before a folder is made for the lock
+    with exclusive(folder):
+        store = EpisodeStore.open(folder)
+        store.settle()
+        before = store.fingerprint
+        store.set_split(fraction, seed)
+    notes = [] if store.fingerprint == before else ["what was made from the store before must be made again"]
+    return describe(store, f"Divided {store.env} anew", notes)
+
+
+def describe(store: EpisodeStore, title: str, notes: list[str] | None = None) -> Report:
+    """A store's episodes in figures, with its settings as data."""
+    episodes = store.episodes
+    groups: dict[str, list[EpisodeRecord]] = {"all": episodes}
+    for name in ("train", "heldout"):
+        groups[name] = [item for item in episodes if item.split == name]
+    for name in sorted({item.policy for item in episodes}):
+        groups[f"by {name}"] = [item for item in episodes if item.policy == name]
+    facts = {name: _facts(items) for name, items in groups.items()}
+    rows = [
+        [
+            name,
+            str(fact["episodes"]),
+            str(fact["steps"]),
+            "-" if fact["mean_return"] is None else f"{fact['mean_return']:.2f}",
+            "-" if fact["mean_return"] is None else f"{fact['min_return']:g} .. {fact['max_return']:g}",
+        ]
+        for name, fact in facts.items()
+    ]
+    frame = store.frame_spec
+    actions = ", ".join(f"{part.name} ({_extent(part.model_dump())})" for part in store.action_spec.components)
+    return Report(
+        title=title,
+        columns=("episodes", "count", "steps", "mean return", "returns"),
+        rows=rows,
+        data={
+            "folder": str(store.folder),
+            "fingerprint": store.fingerprint,
+            "env": store.env,
+            "env_options": store.env_options,
+            "frame": frame.model_dump(),
+            "action": store.action_spec.model_dump(mode="json"),
+            "tasks": store.tasks,
+            "events": _event_sums(episodes),
+            "split": store.split_rule.model_dump(),
+            "groups": facts,
+        },
+        notes=[
+            f"store {store.folder}, fingerprint {store.fingerprint}",
+            f"frames {frame.height}x{frame.width} at {frame.fps:g} per second; actions: {actions}",
+            *(f"event {name}: {total:g} in all" for name, total in _event_sums(episodes).items()),
+            *(notes or []),
+        ],
+    )
+
+
+def _facts(items: list[EpisodeRecord]) -> dict[str, Any]:
+    returns = [item.total_reward for item in items]
+    return {
+        "episodes": len(items),
+        "steps": sum(item.num_steps for item in items),
+        "mean_return": float(np.mean(returns)) if returns else None,
+        "min_return": min(returns, default=None),
+        "max_return": max(returns, default=None),
+    }
+
+
+def _event_sums(items: list[EpisodeRecord]) -> dict[str, float]:
+    """The sum of every event over all episodes."""
+    names = dict.fromkeys(name for item in items for name in item.events)
+    return {name: sum(item.events.get(name, 0) for item in items) for name in names}
+
+
+def _extent(part: dict[str, Any]) -> str:
+    if part["type"] == "categorical":
+        return f"one of {part['num_classes']}"
+    if part["type"] == "binary":
+        return f"{part['dim']} switches"
+    return f"{part['dim']} in {part['low']:g}..{part['high']:g}"
