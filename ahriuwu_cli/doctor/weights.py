@@ -66,7 +66,7 @@ def _examine_tensors(area: Area, path: Path, header: Header, prefix: str) -> tup
     """Read all tensors, recompute the fingerprint and look for values that are not finite.
 
     Returns:
-        The tensors (None when unreadable), and whether the stages would load them: the fingerprint is theirs, all finite.
+        The tensors (None when unreadable), and whether the stages would load them: the fingerprint fits, all finite.
     """
     tensors, genuine = None, False
     with area.guard(f"{prefix}fingerprint"):

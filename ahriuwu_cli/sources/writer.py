@@ -83,10 +83,10 @@ class RecordingWriter:
     def skip(self, index: int, error: DataError) -> None:
         """Note that the episode at place `index` was played and cannot be stored."""
         self.skipped.append(error.message)
-        if self._recording is None:
+        if self.store is None:
             self._early.append((index, error.message))
         else:
-            self._recording.skip(self._ids[index], error.message)
+            self._begun().skip(self._ids[index], error.message)
 
     def close(self, *, finish: bool = False) -> None:
         """List all that is stored; `finish` stores the episode first that an interrupt has caught on its way."""

@@ -18,6 +18,7 @@ from ahriuwu_cli.core import lock
 from ahriuwu_cli.core.errors import EXIT_FAILED, BusyError, InputError
 from ahriuwu_cli.core.files import TEMPORARY_SUFFIX
 from ahriuwu_cli.core.lock import LOCK_NAME, contents, exclusive
+from ahriuwu_cli.core.training.loop import train
 
 posix = pytest.mark.skipif(os.name != "posix", reason="kernel locks and signals of POSIX")
 HOLD = (
@@ -147,6 +148,18 @@ def test_another_machine_is_never_presumed_dead(tmp_path: Path) -> None:
     assert f"remove {tmp_path / LOCK_NAME}" in caught.value.hint
     (tmp_path / LOCK_NAME).unlink()
     assert is_free(tmp_path)
+
+
+def test_a_training_is_refused_before_it_touches_anything(tmp_path: Path, toy, settings, cpu) -> None:
+    """Pitfall 41: `train --overwrite` twice in one folder lost a result silently."""
+    train(toy(), settings(), cpu, tmp_path, resume=False, seed=0)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    left_behind(tmp_path, host="elsewhere", boot="other", machine="other")
+    for options in ({"resume": False, "overwrite": True}, {"resume": True}):
+        with pytest.raises(BusyError, match="on elsewhere"):
+            train(toy(), settings(), cpu, tmp_path, seed=1, **options)
+    (tmp_path / LOCK_NAME).unlink()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 @posix

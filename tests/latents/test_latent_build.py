@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Callable
@@ -15,13 +16,16 @@ from safetensors import safe_open
 from ahriuwu_cli.core.artifact import read_header
 from ahriuwu_cli.core.content import hash_file
 from ahriuwu_cli.core.device import Runtime
-from ahriuwu_cli.core.errors import ArtifactError, DataError, InputError
+from ahriuwu_cli.core.errors import ArtifactError, BusyError, DataError, InputError, StorageError
+from ahriuwu_cli.core.files import TEMPORARY_SUFFIX
+from ahriuwu_cli.core.lock import LOCK_NAME
 from ahriuwu_cli.core.specs import ActionComponent, ActionSpec, FrameSpec, LatentSpec
 from ahriuwu_cli.core.tensorfile import read_arrays, write_tensors
 from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.latents import build as module
 from ahriuwu_cli.latents.build import build_latents
 from ahriuwu_cli.latents.config import LatentsSection
+from ahriuwu_cli.latents.pack import pack_latents
 from ahriuwu_cli.tokenizer.checkpoint import load_tokenizer
 from ahriuwu_cli.tokenizer.protocol import to_pixels
 
@@ -216,3 +220,46 @@ def test_report_counts_frames(own) -> None:
     assert report.data["frames"] == sum(item.num_steps + 1 for item in own.store.episodes)
     assert report.data["fingerprint"] == read_header(own.latents, "latents").fingerprint
     json.dumps(report.data)
+
+
+def test_a_full_disk_keeps_what_is_encoded_and_says_so(own, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pitfall 21; and what a killed build left half written is gone after the next one."""
+    shutil.rmtree(own.latents)
+    build_latents(own.episodes, own.tokenizer, own.latents, LatentsSection(), CPU)
+    before = read_header(own.latents, "latents").fingerprint
+    shutil.rmtree(own.latents)
+    replace = Path.replace
+
+    def full(self: Path, target: Path) -> Path:
+        if target.name == "000002.safetensors":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return replace(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", full)
+        with pytest.raises(StorageError, match=r"000002\.safetensors: No space left on device") as caught:
+            build_latents(own.episodes, own.tokenizer, own.latents, LatentsSection(), CPU)
+    assert "what is encoded is kept: run the same command again" in caught.value.hint
+    kept = {path: path.stat().st_mtime_ns for path in own.latents.iterdir()}
+    assert sorted(path.name for path in kept) == ["000000.safetensors", "000001.safetensors"]
+    (own.latents / f".000002.safetensors.x{TEMPORARY_SUFFIX}").touch()
+    build_latents(own.episodes, own.tokenizer, own.latents, LatentsSection(), CPU)
+    assert read_header(own.latents, "latents").fingerprint == before
+    assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
+    assert not list(own.latents.glob(".*"))
+
+
+def test_two_builds_or_packs_in_one_folder(own) -> None:
+    """Pitfall 41."""
+    text = json.dumps(
+        {"pid": 1, "host": "elsewhere", "machine": "m", "boot": "b", "started": "1", "command": "c", "since": "s"}
+    )
+    for folder, work in (
+        (own.latents, lambda: build_latents(own.episodes, own.tokenizer, own.latents, LatentsSection(), CPU)),
+        (own.packed, lambda: pack_latents(own.episodes, own.latents, own.packed, LatentsSection())),
+    ):
+        (folder / LOCK_NAME).write_text(text)
+        with pytest.raises(BusyError, match="process 1 on elsewhere"):
+            work()
+        (folder / LOCK_NAME).unlink()
+        work()

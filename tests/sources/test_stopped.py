@@ -158,6 +158,15 @@ def test_a_recording_of_nothing_but_bad_episodes_gives_up(tmp_path: Path) -> Non
     assert not (tmp_path / "e").exists()
 
 
+def test_going_on_is_never_stuck_at_a_bad_episode(tmp_path: Path) -> None:
+    behave(last={3: lambda: math.nan})
+    record(tmp_path / "e", settings(episodes=3), 0)
+    with pytest.raises(DataError, match="none of 1 episodes"):
+        record(tmp_path / "e", settings(episodes=1), 0, append=True)
+    record(tmp_path / "e", settings(episodes=1), 0, append=True)
+    assert places(tmp_path / "e") == [0, 1, 2, 4]
+
+
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EEXIST])
 def test_what_the_disk_refuses_is_told_with_what_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
