@@ -30,7 +30,7 @@ def examine_episodes(area: Area, path: Path, config: RunConfig | None) -> None:
     """Read every episode of the store at `path` and check it against the manifest and the specs."""
     store = None
     with area.guard("fingerprint"):
-        store = EpisodeStore.open(path)
+        store = EpisodeStore.open(path, settle=False)
         area.ok("fingerprint", f"{store.fingerprint}, as recomputed from the manifest")
     if store is None:
         return
@@ -49,7 +49,12 @@ def examine_episodes(area: Area, path: Path, config: RunConfig | None) -> None:
     )
     if len(tally.faults) < len(store.episodes):
         _judge_content(area, tally, len(store.episodes) - len(tally.faults))
-    missing = 0 if config is None else config.data.episodes - len(store.episodes)
+    if store.num_in_journal:
+        found = f"{counted(store.num_in_journal, 'episode')} of a recording that runs or was killed, not listed yet"
+        area.note("journal", f"{found}; `ahriuwu data info {path}` lists them")
+    if store.skipped:
+        area.note("skipped", f"{counted(len(store.skipped), 'episode')} could not be stored: {store.skipped[0].reason}")
+    missing = 0 if config is None else config.data.episodes - len(store.episodes) - len(store.skipped)
     if missing > 0:
         area.note(
             "number",

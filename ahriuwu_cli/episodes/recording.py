@@ -64,7 +64,7 @@ class Recording:
 
     def _fold(self) -> None:
         waiting = len(self._journal.records) + len(self._journal.skipped)
-        if waiting >= max(FOLD_EPISODES, len(self.store.episodes) // 2):
+        if waiting >= max(FOLD_EPISODES, self.store.num_episodes // 2):
             self._list()
             self._journal.begin(self.store.fingerprint, self._policy, self._seeds)
 

@@ -74,11 +74,11 @@ class EpisodeStore:
         return cls(folder, header, info)
 
     @classmethod
-    def open(cls, folder: Path) -> EpisodeStore:
+    def open(cls, folder: Path, *, settle: bool = True) -> EpisodeStore:
         """Read a store's manifest; the episode files are looked at when they are read.
 
-        What a killed recording has left in the journal goes into the manifest first. While a recording runs, the store
-        is what the manifest lists so far.
+        What a killed recording has left in the journal goes into the manifest first, unless `settle` is False. While a
+        recording runs, the store is what the manifest lists so far.
 
         Raises:
             InputError: nothing is there.
@@ -88,7 +88,7 @@ class EpisodeStore:
         artifact.check_fingerprint(folder, header, "")
         with reading(folder):
             store = cls(folder, header, StoreInfo.model_validate(header.info, strict=True))
-        if (folder / JOURNAL_NAME).exists() and not is_ours(folder):
+        if settle and (folder / JOURNAL_NAME).exists() and not is_ours(folder):
             with suppress(BusyError, InputError, StorageError), exclusive(folder):  # else it is what is listed
                 return cls._reopened(folder)
         return store
@@ -136,6 +136,16 @@ class EpisodeStore:
     def episodes(self) -> list[EpisodeRecord]:
         """Every episode's record, in order of recording."""
         return list(self._info.episodes)
+
+    @property
+    def num_episodes(self) -> int:
+        """How many are listed."""
+        return len(self._info.episodes)
+
+    @property
+    def num_in_journal(self) -> int:
+        """How many are on disk and not listed yet: of a recording that runs, or that was killed."""
+        return len(Journal.read(self.folder, self.fingerprint).records)
 
     @property
     def skipped(self) -> list[Skipped]:

@@ -83,9 +83,22 @@ def describe(store: EpisodeStore, title: str, notes: list[str] | None = None) ->
             f"store {store.folder}, fingerprint {store.fingerprint}",
             f"frames {frame.height}x{frame.width} at {frame.fps:g} per second; actions: {actions}",
             *(f"event {name}: {total:g} in all" for name, total in _event_sums(episodes).items()),
+            *_left_out(store),
             *(notes or []),
         ],
     )
+
+
+def _left_out(store: EpisodeStore) -> list[str]:
+    """Episodes that have a place in the store and are not listed."""
+    found = []
+    if store.skipped:
+        found.append(f"{len(store.skipped)} further episodes could not be stored: {store.skipped[0].reason}")
+    if store.unfinished:
+        found.append(f"{len(store.unfinished)} further episodes are unfinished: going on with --append plays them")
+    if store.num_in_journal:
+        found.append(f"{store.num_in_journal} further episodes are on disk already; the recording that runs lists them")
+    return found
 
 
 def _facts(items: list[EpisodeRecord]) -> dict[str, Any]:

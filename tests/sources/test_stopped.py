@@ -22,10 +22,11 @@ from ahriuwu_cli.cli.main import run
 from ahriuwu_cli.core import artifact, tensorfile
 from ahriuwu_cli.core.errors import BusyError, DataError, StorageError, TrainingInterrupted
 from ahriuwu_cli.episodes.journal import JOURNAL_NAME
-from ahriuwu_cli.episodes.recording import FOLD_EPISODES
+from ahriuwu_cli.episodes.recording import FOLD_EPISODES, Recording
 from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.games import runner
 from ahriuwu_cli.sources.record import record
+from ahriuwu_cli.sources.summary import info
 from ahriuwu_cli.sources.writer import RecordingWriter
 
 LONG = {0: 60, 7: 25}
@@ -249,6 +250,20 @@ def test_lines_cut_short_are_left_out(tmp_path: Path) -> None:
     assert manifest(tmp_path / "e") == before
     assert len(EpisodeStore.open(tmp_path / "e").episodes) == 12
     assert not (tmp_path / "e" / JOURNAL_NAME).exists()
+
+
+def test_what_is_only_looked_at_is_not_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    behave(LONG, {0: raising(RuntimeError())})
+    with monkeypatch.context() as patch:  # as a kill leaves it
+        patch.setattr(Recording, "close", lambda self: None)
+        with pytest.raises(RuntimeError):
+            record(tmp_path / "e", settings(), 0)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "e").iterdir()}
+    looked = EpisodeStore.open(tmp_path / "e", settle=False)
+    assert (looked.num_episodes, looked.num_in_journal) == (0, 11)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "e").iterdir()} == before
+    assert info(tmp_path / "e").data["groups"]["all"]["episodes"] == 11
+    assert any("1 further episodes are unfinished" in note for note in info(tmp_path / "e").notes)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
