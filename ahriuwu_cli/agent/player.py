@@ -15,7 +15,7 @@ from torch import Tensor
 from ahriuwu_cli.agent.checkpoint import LoadedAgent, load_agent
 from ahriuwu_cli.agent.distribution import ActionDistribution
 from ahriuwu_cli.core.device import Runtime
-from ahriuwu_cli.core.errors import ArtifactError, ConfigError, InputError
+from ahriuwu_cli.core.errors import ArtifactError, ConfigError, DataError, InputError
 from ahriuwu_cli.core.lineage import require_parent
 from ahriuwu_cli.core.specs import ActionSpec
 from ahriuwu_cli.dynamics.sampler import Dream
@@ -108,6 +108,11 @@ class AgentPolicy:
             agent = self._dream.observe(z, *blocks)
             assert agent is not None
             logits = self._agent.model.policy_now(agent[:, 0])  # (N, K)
+        if logits.isnan().any():  # a choice among them would be an action like any other (pitfall 15)
+            raise DataError(
+                f"agent {self.name} gives no numbers (NaN) for its actions",
+                hint="its weights are broken; look at them with `ahriuwu doctor`",
+            )
         distribution = ActionDistribution(self._agent.model.choices, logits, self._temperature)
         uniform = np.stack([rng.random(logits.shape[-1]) for rng in self._slots.streams])
         chosen = distribution.sample(torch.from_numpy(uniform).float().to(device))  # (N, A)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from ahriuwu_cli.agent.player import load_player
 from ahriuwu_cli.core.artifact import read_header
 from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.errors import ArtifactError, InputError
+from ahriuwu_cli.core.loading import reading
 from ahriuwu_cli.core.specs import ActionSpec, FrameSpec
 from ahriuwu_cli.episodes.config import DataSection
 from ahriuwu_cli.episodes.store import EpisodeStore
@@ -66,7 +68,8 @@ def checkpoint_player(
             was made for other actions or frames.
     """
     header = read_header(path, ("agent", "imagination"))
-    size = FrameSpec.model_validate(header.specs["frame"])
+    with reading(path):
+        size = FrameSpec.model_validate(header.specs["frame"])
     if (size.height, size.width) != (frame.height, frame.width):
         raise ArtifactError(
             f"{path} was made for {size.height}x{size.width} frames; the environment gives "
@@ -115,7 +118,20 @@ def named_players(
 
 
 def played_environment(run: Run, store: EpisodeStore, task: str | None = None) -> DataSection:
-    """The `[data]` section with environment, frame size and crop as the episodes say, and the task that is played."""
+    """The `[data]` section with environment, frame size and crop as the episodes say, and the task that is played.
+
+    Decision: an id `module:Id` has Gymnasium import that module. A store may come from anywhere, so it may name only
+    the one that the run's own config names too; what needs no import is looked up among what is registered.
+
+    Raises:
+        ArtifactError: the episodes name a module that the run's config does not.
+    """
+    if ":" in store.env and store.env != run.config.data.env:
+        raise ArtifactError(
+            f"{store.folder} was recorded in {store.env!r}, which has a module imported; data.env is "
+            f"{run.config.data.env!r}",
+            hint=f"if you know that module and trust it, set data.env = {json.dumps(store.env)} in run.toml",
+        )
     frame = store.frame_spec
     return run.config.data.model_copy(
         update={
@@ -174,7 +190,8 @@ def _require_expert(data: DataSection) -> None:
 def _recorded_with(run: Run, store: EpisodeStore) -> DataSection:
     """The `[data]` settings the store was begun with; those of the run when it does not say."""
     settings = store.header.config.get("data")
-    return DataSection.model_validate(settings) if settings else run.config.data
+    with reading(store.folder):
+        return DataSection.model_validate(settings) if settings else run.config.data
 
 
 def _exists(run: Run, name: str, store: EpisodeStore) -> bool:

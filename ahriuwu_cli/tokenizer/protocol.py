@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from ahriuwu_cli.core.errors import DataError
 from ahriuwu_cli.core.specs import FrameSpec, LatentSpec
 from ahriuwu_cli.tokenizer.config import TokenizerModel
 
@@ -92,5 +93,14 @@ def to_pixels(frames: Tensor) -> Tensor:
 
 
 def to_frames(pixels: Tensor) -> Tensor:
-    """Pixels (..., 3, H, W) to frames (..., H, W, 3) uint8, clamped and rounded."""
+    """Pixels (..., 3, H, W) to frames (..., H, W, 3) uint8, clamped and rounded.
+
+    Raises:
+        DataError: a pixel is no number; as a byte it would be one, and a score of it would look like a result.
+    """
+    if pixels.isnan().any():
+        raise DataError(
+            "the model drew pixels that are no numbers (NaN)",
+            hint="its weights or the latents it was given are broken; look at them with `ahriuwu doctor`",
+        )
     return ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).movedim(-3, -1)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import shutil
+import sys
 
 import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
 
-from ahriuwu_cli.core.artifact import read_header
+from ahriuwu_cli.core.artifact import read_header, write_manifest
 from ahriuwu_cli.core.config import Section
 from ahriuwu_cli.core.device import resolve_runtime
-from ahriuwu_cli.core.errors import InputError
+from ahriuwu_cli.core.errors import ArtifactError, InputError
 from ahriuwu_cli.episodes.config import DataSection
 from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.pipeline import players
@@ -92,6 +93,23 @@ def test_the_environment_is_that_of_the_episodes(run) -> None:
     data = played_environment(changed, store, "catch")
     assert (data.env, data.height, data.task) == (store.env, 32, "catch")
     assert played_environment(changed, store).task == run.config.data.task
+
+
+def test_a_store_has_no_module_imported_that_the_run_does_not_name(run, tmp_path, monkeypatch) -> None:
+    """Pitfall 45: the environment of a manifest had any module imported."""
+    (tmp_path / "planted_env.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    header = read_header(run.episodes, "episodes")
+    fields = header.model_dump(include={"config", "specs", "parents", "info"})
+    fields["info"]["env"] = "planted_env:Game-v0"
+    write_manifest(run.episodes, "episodes", **fields)
+    store = EpisodeStore.open(run.episodes)
+    with pytest.raises(ArtifactError, match=r"'planted_env:Game-v0', which has a module imported") as caught:
+        played_environment(run, store)
+    assert 'data.env = "planted_env:Game-v0"' in caught.value.hint
+    assert "planted_env" not in sys.modules
+    named_there = Run(_with(run.config, data=_with(run.config.data, env="planted_env:Game-v0")), run.folder)
+    assert played_environment(named_there, store).env == "planted_env:Game-v0"
 
 
 def _with(section: Section, **changes: object) -> Section:
