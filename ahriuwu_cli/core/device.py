@@ -158,3 +158,8 @@ def _device_name(device: torch.device) -> str:
         major, minor = torch.cuda.get_device_capability(device)
         return f"{torch.cuda.get_device_name(device)} (compute capability {major}.{minor})"
     return "this CPU" if device.type == "cpu" else "this macOS version"
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """True where a device, or the system for the CPU, gave no more; torch has no class for the latter."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in str(error)

@@ -11,7 +11,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from ahriuwu_cli.core.errors import AhriuwuError, ArtifactError
+from ahriuwu_cli.core.device import is_out_of_memory
+from ahriuwu_cli.core.errors import AhriuwuError, ArtifactError, DeviceError
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -71,12 +72,19 @@ def build_module(path: Path, build: Callable[[], M], tensors: Mapping[str, Tenso
 
     Raises:
         ArtifactError: the config makes no sense, or the tensors are not those of its module.
+        DeviceError: it is sound, and larger than the memory there is.
     """
-    with reading(path):
-        with torch.device("meta"):
-            shell = build()
-        require_fit(shell, tensors, path)
+    with reading(path), torch.device("meta"):
+        shell = build()
+    require_fit(shell, tensors, path)
+    try:
         module = build()
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise DeviceError(
+            f"there is not enough memory for the model in {path}", hint="close other programs, or use another machine"
+        ) from error
     load_strictly(module, tensors, path)
     return module
 

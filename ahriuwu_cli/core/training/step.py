@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from ahriuwu_cli.core.device import is_out_of_memory
 from ahriuwu_cli.core.errors import AhriuwuError, DeviceError
 from ahriuwu_cli.core.training.state import Session, StepStart
 
@@ -43,25 +44,20 @@ def take_step(session: Session, rate: float) -> StepOutcome:
         except AhriuwuError:
             raise
         except Exception as error:  # a fault of the stage itself comes again below
-            if _is_out_of_memory(error):
+            if is_out_of_memory(error):
                 raise
             session.compiled.give_up(error)
             session.compiled = None
         start.restore()
         return _try_step(session, rate)
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         raise DeviceError(
             f"{session.runtime.device} ran out of memory in step {session.step + 1}",
             hint="set train.recompute = true and --resume, or start anew with a lower train.batch_size "
             "(train.accumulate makes up for it) or a smaller model",
         ) from error
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """True where a device, or the system for the CPU, gave no more; torch has no class for the latter."""
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in str(error)
 
 
 def _try_step(session: Session, rate: float) -> StepOutcome:
