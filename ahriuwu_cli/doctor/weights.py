@@ -9,7 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from ahriuwu_cli.agent.checkpoint import is_from_scratch, load_agent
-from ahriuwu_cli.core.artifact import MADE_BY, Header, check_fingerprint, hash_tensors, read_header, read_weights
+from ahriuwu_cli.core.artifact import (
+    MADE_BY,
+    MEASURED,
+    Header,
+    check_fingerprint,
+    hash_tensors,
+    read_header,
+    read_weights,
+)
 from ahriuwu_cli.core.errors import AhriuwuError
 from ahriuwu_cli.core.tensorfile import read_tensors
 from ahriuwu_cli.core.training.files import RunFiles
@@ -75,7 +83,8 @@ def _examine_tensors(area: Area, path: Path, header: Header, prefix: str) -> tup
         genuine = True
         area.ok(f"{prefix}fingerprint", f"{header.fingerprint}, as recomputed from {counted(len(tensors), 'tensor')}")
     if tensors is not None:
-        wrong = sorted(name for name, tensor in tensors.items() if not torch.isfinite(tensor).all())
+        weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(MEASURED)}
+        wrong = sorted(name for name, tensor in weights.items() if not torch.isfinite(tensor).all())
         area.judge(
             f"{prefix}values",
             [f"not finite: {first_few(wrong)}"] if wrong else [],
