@@ -59,3 +59,17 @@ def figure(
     from ahriuwu_cli.experiments.study import draw_figure
 
     render(draw_figure(results, out), as_json)
+
+
+@app.command()
+def table(
+    results: Annotated[Path, typer.Argument(help="results.json of a study.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show the table of a results.json again, without the artifacts behind it.
+
+    One whose statistics are of an older kind is brought up to date from the returns in it, with the table.md beside it.
+    """
+    from ahriuwu_cli.experiments.study import redo_table
+
+    render(redo_table(results), as_json)

@@ -35,7 +35,7 @@ DARK = "#333333"
 
 @dataclass(frozen=True)
 class Rung:
-    """One agent: its pooled mean, the interval's ends (None when unknown), and the mean of each training seed."""
+    """One agent: its mean over training seeds, the interval's ends (None when unknown), each seed's mean."""
 
     mean: float
     low: float | None
@@ -49,19 +49,32 @@ class Rung:
 
 
 @dataclass(frozen=True)
+class Bracket:
+    """What is said of imagination beside WM+BC: the seed-level p-value, the training seeds behind it, the verdict."""
+
+    p_value: float
+    num_seeds: int
+    verdict: str
+
+    def __str__(self) -> str:
+        p_text = "p < 0.001" if self.p_value < 0.001 else f"p = {self.p_value:.2g}"
+        return f"{self.verdict}\n{p_text}, {self.num_seeds} seed{'' if self.num_seeds == 1 else 's'}"
+
+
+@dataclass(frozen=True)
 class Panel:
     """One game.
 
     Attributes:
         title: its name.
         rungs: by agent.
-        p_value: of imagination against WM+BC; None for no bracket.
+        bracket: over imagination and WM+BC; None for none.
         confidence: level of the intervals.
     """
 
     title: str
     rungs: Mapping[str, Rung]
-    p_value: float | None
+    bracket: Bracket | None
     confidence: float
 
 
@@ -89,7 +102,8 @@ def plot_ladder(path: Path, panels: Sequence[Panel]) -> None:
         place.set_ylabel("return in the real game", fontsize=9)
     levels = " / ".join(sorted({f"{100 * panel.confidence:g} %" for panel in panels}))
     figure.supxlabel(
-        f"bar and line: mean over all episodes with {levels} interval; dot: mean of one training seed", fontsize=8
+        f"bar and line: mean over training seeds with {levels} interval (seeds, then episodes); dot: one training seed",
+        fontsize=8,
     )
     save_figure(path, figure)
 
@@ -107,15 +121,15 @@ def _draw_panel(axes: Axes, panel: Panel, *, slanted: bool) -> None:
     if "expert" in panel.rungs:
         _draw_expert(axes, panel.rungs["expert"].mean, span)
     top = high + 0.12 * span
-    if panel.p_value is not None and {"bc", "imagination"} <= set(names):
+    if panel.bracket is not None and {"bc", "imagination"} <= set(names):
         ends = names.index("bc"), names.index("imagination")
         tip = max(value for name in ("bc", "imagination") for value in _values(panel.rungs[name]))
         height = tip + 0.13 * span
         line = panel.rungs["expert"].mean if "expert" in panel.rungs else -np.inf
-        if -0.04 * span < line - height < 0.1 * span:  # the expert's line would run through it
+        if -0.04 * span < line - height < 0.16 * span:  # the expert's line would run through it
             height = line + 0.04 * span
-        _draw_bracket(axes, ends, height, panel.p_value, span)
-        top = max(top, height + 0.1 * span)
+        _draw_bracket(axes, ends, height, panel.bracket, span)
+        top = max(top, height + 0.16 * span)
     axes.set_ylim(floor, top)
     axes.set_xlim(-0.6, len(names) - 0.4)
     axes.set_xticks(range(len(names)), [LABELS[name] for name in names], fontsize=8)
@@ -161,12 +175,11 @@ def _draw_expert(axes: Axes, mean: float, span: float) -> None:
     axes.text(-0.5, mean - 0.015 * span, f"expert {_number(mean, span)}", fontsize=8, va="top", color=colour)
 
 
-def _draw_bracket(axes: Axes, ends: tuple[int, int], height: float, p_value: float, span: float) -> None:
-    """A bracket at `height` over two bars with the p-value on it."""
+def _draw_bracket(axes: Axes, ends: tuple[int, int], height: float, bracket: Bracket, span: float) -> None:
+    """A bracket at `height` over two bars with what is said on it."""
     left, right = ends
     foot = height - 0.02 * span
     axes.plot([left, left, right, right], [foot, height, height, foot], color=DARK, linewidth=1)
-    text = "p < 0.001" if p_value < 0.001 else f"p = {p_value:.2g}"
     paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
     middle = (left + right) / 2
-    axes.text(middle, height + 0.02 * span, text, ha="center", va="bottom", fontsize=8, color=DARK, bbox=paper)
+    axes.text(middle, height + 0.02 * span, str(bracket), ha="center", va="bottom", fontsize=7, color=DARK, bbox=paper)

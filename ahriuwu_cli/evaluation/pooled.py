@@ -1,54 +1,82 @@
-"""Results of `eval agent` over several training seeds, pooled: means, paired differences, ratios of means."""
+"""Results of `eval agent` over several training seeds, pooled: means, differences, ratios, verdicts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ahriuwu_cli.evaluation.returns import compared_pairs, finite_or_none
-from ahriuwu_cli.evaluation.statistics import mean_interval, paired_test, ratio_of_means
+from ahriuwu_cli.evaluation.over_seeds import (
+    METHOD,
+    MIN_SEEDS,
+    TEST,
+    Returns,
+    resampled_means,
+    seed_interval,
+    seed_means,
+    seed_test,
+    verdict,
+)
+from ahriuwu_cli.evaluation.returns import finite_or_none
+from ahriuwu_cli.evaluation.statistics import Interval, check_confidence
+
+RECORDED, EXPERT = "dataset", "expert"
+"""The ends of the way: the recorded player, and the script without its random actions."""
+
+LEARNED = ("scratch", "bc", "imagination")
 
 
-def pool_returns(facts: Sequence[Mapping[str, Any]], confidence: float, seed: int) -> dict[str, Any]:
+def pool_returns(
+    facts: Sequence[Mapping[str, Any]],
+    confidence: float,
+    seed: int,
+    *,
+    paired: bool = True,
+    best: float | None = None,
+) -> dict[str, Any]:
     """Pool the facts of several agents.json, one per training seed.
 
-    A pair is one agent and another on the same episode of the same training seed; all pairs count alike.
-    Decision: intervals and p-values are over episodes and speak of these trainings; how much the trainings
-    differ is shown by `per_seed`.
+    The unit is the training seed (see over_seeds.py): a mean is that of the seeds' means, an interval comes from the
+    hierarchical bootstrap, a p-value from the seeds' mean differences.
 
     Args:
         facts: what agents.json holds, one per training seed; `agents` by name with their `returns`.
         confidence: level of the intervals, in (0, 1).
         seed: of the resampling.
+        paired: agents of one training seed played the same episodes.
+        best: best known return, the end of the way where the expert did not play.
 
     Returns:
-        Ready for JSON. `agents`: by name, for the agents that all `facts` have, in the order of the first,
-        `mean low high per_seed episodes` (per_seed: the mean of each training seed). `comparisons`: of each
-        agent with the one before it, and of each with `bc`, once a pair, the later agent with the earlier,
-        `agent baseline difference low high p_value ratio ratio_low ratio_high n per_seed` (difference is
-        agent minus baseline, ratio is mean of agent / mean of baseline, per_seed the difference of each
-        training seed). What cannot be told is null.
+        Ready for JSON. `method`: `interval test min_seeds paired`. `agents`: by name, for the agents that all `facts`
+        have, in the order of the first, `mean low high per_seed num_seeds episodes` (per_seed: the mean of each
+        training seed). `comparisons`: of each agent with each before it, `agent baseline difference low high p_value
+        t_p_value num_seeds ratio ratio_low ratio_high per_seed verdict` (difference is agent minus baseline, ratio
+        is mean of agent / mean of baseline, per_seed the difference of each training seed). `way`: by learned agent,
+        the share of the way from the recorded player to the expert or to `best`, `share low high of target`; empty
+        where an end is missing. What cannot be told is null.
 
     Raises:
         ValueError: no facts, no agent that all have, or agents of one training seed with different numbers of
             episodes.
     """
+    check_confidence(confidence)
     if not facts:
         raise ValueError("there are no results to pool; expected those of at least one training seed")
     names = [name for name in facts[0]["agents"] if all(name in results["agents"] for results in facts)]
     if not names:
         found = [sorted(results["agents"]) for results in facts]
         raise ValueError(f"no agent is in all of the results; they have {found}")
-    _check_pairs(facts, names)
     returns = {name: [_returns(results, name) for results in facts] for name in names}  # name -> seeds x (N,)
+    draws = resampled_means(returns, seed, paired=paired)
+    pool = _Pool(returns, draws, len(facts), confidence, seed)
     return {
-        "agents": {name: _agent(values, confidence, seed) for name, values in returns.items()},
-        "comparisons": [
-            _comparison(agent, baseline, returns, confidence, seed) for agent, baseline in compared_pairs(names)
-        ],
+        "method": {"interval": METHOD, "test": TEST, "min_seeds": MIN_SEEDS, "paired": paired},
+        "agents": {name: pool.agent(name) for name in names},
+        "comparisons": [pool.comparison(agent, baseline) for baseline, agent in combinations(names, 2)],
+        "way": pool.way(best),
     }
 
 
@@ -56,42 +84,88 @@ def _returns(results: Mapping[str, Any], name: str) -> NDArray[np.float64]:
     return np.asarray(results["agents"][name]["returns"], dtype=np.float64)  # (N,)
 
 
-def _check_pairs(facts: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
-    for place, results in enumerate(facts):
-        counts = {name: len(_returns(results, name)) for name in names}
-        if len(set(counts.values())) > 1:
-            raise ValueError(f"results {place} have {counts} episodes; paired episodes need one number")
+class _Pool:
+    """Returns of all agents and their resampled means (B,), drawn together."""
+
+    def __init__(
+        self,
+        returns: Mapping[str, Returns],
+        draws: Mapping[str, NDArray[np.float64]],
+        num_seeds: int,
+        confidence: float,
+        seed: int,
+    ) -> None:
+        self._returns = returns
+        self._means = {name: seed_means(values) for name, values in returns.items()}  # (S,)
+        self._draws = draws
+        self._num_seeds = num_seeds
+        self._confidence = confidence
+        self._seed = seed
+
+    def agent(self, name: str) -> dict[str, Any]:
+        means = self._means[name]
+        return {
+            **_ends("mean", self._interval(float(means.mean()), self._draws[name])),
+            "per_seed": means.tolist(),
+            "num_seeds": self._num_seeds,
+            "episodes": sum(map(len, self._returns[name])),
+        }
+
+    def comparison(self, agent: str, baseline: str) -> dict[str, Any]:
+        differences = self._means[agent] - self._means[baseline]
+        test = seed_test(differences, self._seed)
+        ends = _ends("difference", self._interval(test.difference, self._draws[agent] - self._draws[baseline]))
+        means = float(self._means[agent].mean()), float(self._means[baseline].mean())
+        ratio = self._ratio(*means, self._draws[agent], self._draws[baseline])
+        return {
+            "agent": agent,
+            "baseline": baseline,
+            **ends,
+            "p_value": test.p_value,
+            "t_p_value": finite_or_none(test.t_p_value),
+            "num_seeds": test.num_seeds,
+            "ratio": finite_or_none(ratio.mean),
+            "ratio_low": finite_or_none(ratio.low),
+            "ratio_high": finite_or_none(ratio.high),
+            "per_seed": differences.tolist(),
+            "verdict": verdict(ends["low"], ends["high"], test.p_value, test.num_seeds, self._confidence),
+        }
+
+    def way(self, best: float | None) -> dict[str, Any]:
+        """(x - recorded player) / (expert - recorded player) of every learned agent."""
+        if RECORDED not in self._means:
+            return {}
+        start, start_draws = float(self._means[RECORDED].mean()), self._draws[RECORDED]
+        if EXPERT in self._means:
+            target, target_draws, of = float(self._means[EXPERT].mean()), self._draws[EXPERT], EXPERT
+        elif best is not None:
+            target, target_draws, of = best, np.full_like(start_draws, best), "best known return"
+        else:
+            return {}
+        found = {}
+        for name in LEARNED:
+            if name in self._means:
+                gone, way = self._draws[name] - start_draws, target_draws - start_draws
+                share = self._ratio(float(self._means[name].mean()) - start, target - start, gone, way)
+                found[name] = {**_ends("share", share), "of": of, "target": target}
+        return found
+
+    def _ratio(
+        self, above: float, below: float, above_draws: NDArray[np.float64], below_draws: NDArray[np.float64]
+    ) -> Interval:
+        """A ratio of two means. Decision: one to a mean that is not positive has no meaning and is NaN."""
+        if below <= 0.0:
+            return Interval(float("nan"), float("nan"), float("nan"))
+        safe = np.where(below_draws > 0.0, below_draws, np.nan)
+        return self._interval(above / below, above_draws / safe)
+
+    def _interval(self, value: float, draws: NDArray[np.float64]) -> Interval:
+        return seed_interval(value, draws, self._num_seeds, self._confidence)
 
 
-def _agent(values: Sequence[NDArray[np.float64]], confidence: float, seed: int) -> dict[str, Any]:
-    pooled = np.concatenate(values)
-    interval = mean_interval(pooled, confidence, seed)
+def _ends(key: str, interval: Interval) -> dict[str, float | None]:
     return {
-        "mean": interval.mean,
+        key: finite_or_none(interval.mean),
         "low": finite_or_none(interval.low),
         "high": finite_or_none(interval.high),
-        "per_seed": [float(returns.mean()) for returns in values],
-        "episodes": len(pooled),
-    }
-
-
-def _comparison(
-    agent: str, baseline: str, returns: Mapping[str, Sequence[NDArray[np.float64]]], confidence: float, seed: int
-) -> dict[str, Any]:
-    first, second = np.concatenate(returns[agent]), np.concatenate(returns[baseline])
-    test = paired_test(first, second, seed, confidence=confidence)
-    ratio = ratio_of_means(first, second, seed, confidence=confidence)
-    pairs = zip(returns[agent], returns[baseline], strict=True)
-    return {
-        "agent": agent,
-        "baseline": baseline,
-        "difference": test.difference,
-        "low": finite_or_none(test.low),
-        "high": finite_or_none(test.high),
-        "p_value": test.p_value,
-        "ratio": finite_or_none(ratio.mean),
-        "ratio_low": finite_or_none(ratio.low),
-        "ratio_high": finite_or_none(ratio.high),
-        "n": test.n,
-        "per_seed": [float((one - other).mean()) for one, other in pairs],
     }

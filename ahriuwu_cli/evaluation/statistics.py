@@ -1,4 +1,7 @@
-"""Bootstrap intervals of means and of their ratios, and paired permutation tests, by SciPy and a seed."""
+"""Bootstrap intervals of means and of their ratios, and paired permutation tests, over the episodes of one training.
+
+What several trainings say is in over_seeds.py.
+"""
 
 from __future__ import annotations
 
@@ -47,8 +50,8 @@ def mean_interval(values: ArrayLike, confidence: float, seed: int) -> Interval:
     Raises:
         ValueError: values are empty, not one-dimensional or not finite, or confidence is out of range.
     """
-    sample = _sample("values", values)
-    _check_confidence(confidence)
+    sample = finite_sample("values", values)
+    check_confidence(confidence)
     mean = float(sample.mean())
     if len(sample) == 1:
         return Interval(mean, float("nan"), float("nan"))
@@ -77,7 +80,7 @@ def paired_test(a: ArrayLike, b: ArrayLike, seed: int, *, confidence: float = 0.
     first, second = _pair(a, b)
     differences = first - second
     interval = mean_interval(differences, confidence, seed)
-    return PairedResult(*interval, _p_value(differences, seed), len(differences))
+    return PairedResult(*interval, sign_flip_p_value(differences, seed), len(differences))
 
 
 def ratio_of_means(a: ArrayLike, b: ArrayLike, seed: int, *, confidence: float = 0.95) -> Interval:
@@ -101,7 +104,7 @@ def ratio_of_means(a: ArrayLike, b: ArrayLike, seed: int, *, confidence: float =
             range.
     """
     first, second = _pair(a, b)
-    _check_confidence(confidence)
+    check_confidence(confidence)
     nan = float("nan")
     if second.mean() <= 0.0:
         return Interval(nan, nan, nan)
@@ -119,18 +122,20 @@ def _ratio(a: NDArray[np.float64], b: NDArray[np.float64], axis: int = -1) -> ND
 
 
 def _pair(a: ArrayLike, b: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    first, second = _sample("a", a), _sample("b", b)
+    first, second = finite_sample("a", a), finite_sample("b", b)
     if len(first) != len(second):
         raise ValueError(f"a has {len(first)} values and b has {len(second)}; paired values need equal lengths")
     return first, second
 
 
-def _check_confidence(confidence: float) -> None:
+def check_confidence(confidence: float) -> None:
+    """Refuse a level outside (0, 1)."""
     if not 0.0 < confidence < 1.0:
         raise ValueError(f"confidence is {confidence}; expected a level between 0 and 1")
 
 
-def _sample(name: str, values: ArrayLike) -> NDArray[np.float64]:
+def finite_sample(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    """`values` as (N,) float64; ValueError when empty, of another shape or not finite."""
     sample = np.asarray(values, dtype=np.float64)
     if sample.ndim != 1 or len(sample) == 0:
         raise ValueError(f"{name} has shape {sample.shape}; expected (N,) with at least one value")
@@ -170,7 +175,8 @@ def _bootstrap(
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
-def _p_value(differences: NDArray[np.float64], seed: int) -> float:
+def sign_flip_p_value(differences: NDArray[np.float64], seed: int) -> float:
+    """Two-sided p-value of a mean of zero: all flips of signs for up to 13 differences, else 9,999 random ones."""
     if len(differences) == 1 or not differences.any():
         return 1.0  # every flip of signs is as extreme as what was seen
     result = permutation_test(

@@ -9,7 +9,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from ahriuwu_cli.evaluation import ladder
-from ahriuwu_cli.evaluation.ladder import ORDER, Panel, Rung, plot_ladder
+from ahriuwu_cli.evaluation.ladder import ORDER, Bracket, Panel, Rung, plot_ladder
 from ahriuwu_cli.evaluation.plots import AGENT_COLOURS
 
 MEANS = dict(zip((*ORDER, "expert"), (1.0, 0.5, 4.0, 4.5, 5.0, 7.5, 9.0), strict=True))
@@ -17,7 +17,7 @@ MEANS = dict(zip((*ORDER, "expert"), (1.0, 0.5, 4.0, 4.5, 5.0, 7.5, 9.0), strict
 
 def panel(title: str = "Freeway", means: dict[str, float] = MEANS, p_value: float | None = 0.0123) -> Panel:
     rungs = {name: Rung(mean, mean - 0.3, mean + 0.3, (mean - 0.1, mean + 0.2)) for name, mean in means.items()}
-    return Panel(title, rungs, p_value, 0.95)
+    return Panel(title, rungs, Bracket(p_value, 8, "above") if p_value is not None else None, 0.95)
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_bars_stand_in_order_with_their_numbers(drawn, tmp_path) -> None:
     ]  # fmt: skip
     assert [bar.get_height() for bar in axes.patches] == [MEANS[name] for name in ORDER]
     assert [to_rgb(bar.get_facecolor()) for bar in axes.patches] == [to_rgb(AGENT_COLOURS[name]) for name in ORDER]
-    assert {f"{MEANS[name]:.1f}" for name in ORDER} | {"expert 9.0", "p = 0.012"} == set(texts(axes))
+    assert {f"{MEANS[name]:.1f}" for name in ORDER} | {"expert 9.0", "above\np = 0.012, 8 seeds"} == set(texts(axes))
     dots = [collection.get_offsets()[:, 1].tolist() for collection in axes.collections if len(collection.get_offsets())]
     assert [4.9, 5.2] in [pytest.approx(values) for values in dots]
     image = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))
@@ -67,8 +67,8 @@ def test_panels_fill_their_rows(drawn, tmp_path, count: int, rows: int, columns:
 def test_the_bracket_joins_the_two_it_compares(drawn, tmp_path) -> None:
     plot_ladder(tmp_path / "a.png", [panel(p_value=2e-5), panel("Pong", p_value=None)])
     with_p, without = drawn
-    assert "p < 0.001" in texts(with_p)
-    assert not [text for text in texts(without) if text.startswith("p ")]
+    assert "above\np < 0.001, 8 seeds" in texts(with_p)
+    assert not [text for text in texts(without) if "p " in text]
     brackets = [line.get_xydata() for line in with_p.lines if len(line.get_xydata()) == 4]
     [bracket] = [points for points in brackets if len(set(points[:, 0])) == 2]
     assert set(bracket[:, 0]) == {ORDER.index("bc"), ORDER.index("imagination")}

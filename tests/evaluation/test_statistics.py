@@ -90,7 +90,7 @@ def test_p_values_are_uniform_when_nothing_differs(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(statistics, "NUM_RESAMPLES", FEW_RESAMPLES)
     rng = np.random.default_rng(1)
     differences = rng.normal(size=(200, 25))
-    p_values = [statistics._p_value(row, trial) for trial, row in enumerate(differences)]
+    p_values = [statistics.sign_flip_p_value(row, trial) for trial, row in enumerate(differences)]
     assert stats.kstest(p_values, "uniform").pvalue > 0.01
     assert 2 <= sum(p < 0.05 for p in p_values) <= 20
 

@@ -1,25 +1,22 @@
-"""results.json of a study: returns and cost of every seed that is done, pooled, and what follows from them."""
+"""results.json of a study: returns and cost of every seed that is done, and what follows from them alone."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from ahriuwu_cli.core.errors import InputError
+from ahriuwu_cli.evaluation.over_seeds import METHOD
 from ahriuwu_cli.evaluation.pooled import pool_returns
-from ahriuwu_cli.evaluation.returns import finite_or_none
-from ahriuwu_cli.evaluation.statistics import ratio_of_means
+from ahriuwu_cli.experiments.plans import read_json
 from ahriuwu_cli.experiments.study.plan import Plan
 from ahriuwu_cli.experiments.study.work import agent_trainings, cpu_minutes, read_result, world_of, world_trainings
 
-LADDER = ("random", "dataset", "bc", "imagination")
-"""The order that is hoped for: the first below the second, then each no worse than the one before."""
-
-Facts = Mapping[str, Any]
-"""What an agents.json holds."""
+CLAIMS = (("imagination", "bc"), ("imagination", "scratch"), ("imagination", "dataset"), ("bc", "scratch"))
+"""The comparisons that a study is made for, the agent before its baseline."""
+NEEDED = {"name", "game", "agents", "episodes", "confidence", "seeds", "whole_roads"}
 
 
 def gather(plan: Plan) -> dict[str, Any]:
@@ -28,7 +25,7 @@ def gather(plan: Plan) -> dict[str, Any]:
     Returns:
         `name game environment whole_roads agents best episodes confidence`, `seeds` (of each done one: `seed`, the
         episodes' seeds, by agent `mean returns`, `cpu_minutes` by training), `world_cpu_minutes` of what the seeds
-        share, `missing`, and with at least one seed done `pooled` (see `pool_returns`) and `verdicts`.
+        share, `missing`, and with at least one seed done what `judged` adds.
     """
     results_of = [(item, read_result(plan, item)) for item in plan.items]
     found = [(item, facts) for item, facts in results_of if facts is not None]
@@ -60,11 +57,7 @@ def gather(plan: Plan) -> dict[str, Any]:
         "world_cpu_minutes": None if whole else cpu_minutes(world_trainings(plan, plan.base)),
         "missing": [str(item) for item, facts in results_of if facts is None],
     }
-    if found:
-        seeds = [{"agents": entry["agents"]} for entry in results["seeds"]]
-        results["pooled"] = pool_returns(seeds, config.eval.confidence, config.run.seed)
-        results["verdicts"] = judge(results["pooled"], seeds, settings.best, config.eval.confidence, config.run.seed)
-    return results
+    return judged(results)
 
 
 def game_name(env: str) -> str:
@@ -72,56 +65,28 @@ def game_name(env: str) -> str:
     return re.sub(r"-v\d+$", "", env.rpartition("/")[2])
 
 
-def judge(
-    pooled: Mapping[str, Any], seeds: Sequence[Facts], best: float | None, confidence: float, seed: int
-) -> dict[str, Any]:
-    """What the pooled returns say.
+def judged(results: Mapping[str, Any]) -> dict[str, Any]:
+    """The results with their statistics, all from the returns in them: `pooled` (see `pool_returns`) and `claims`.
 
-    Args:
-        pooled: see `pool_returns`.
-        seeds: what it was pooled from.
-        best: best known return.
-        confidence: level of intervals.
-        seed: of the resampling.
-
-    Returns:
-        `imagination` and `bc`: the comparison with bc and with scratch (None when one of them did not play);
-        `covered`: `share low high of`, the share of the way from bc to the expert, or to `best`, that imagination
-        goes; `ladder`: `means` of those of LADDER that played and whether they rise as hoped (`holds`, None when one
-        is missing).
+    `claims` are the comparisons of CLAIMS whose agents played. Results without a finished seed stay as they are.
     """
-    agents = pooled["agents"]
-    means = {name: agents[name]["mean"] for name in LADDER if name in agents}
-    holds = None
-    if len(means) == len(LADDER):
-        random, dataset, bc, imagination = means.values()
-        holds = random < dataset <= bc < imagination
-    return {
-        "imagination": _comparison(pooled, "imagination", "bc"),
-        "bc": _comparison(pooled, "bc", "scratch"),
-        "covered": _covered(seeds, best, confidence, seed) if {"bc", "imagination"} <= agents.keys() else None,
-        "ladder": {"means": means, "holds": holds},
-    }
+    bare = {key: value for key, value in results.items() if key not in ("pooled", "claims", "verdicts")}
+    if not bare["seeds"]:
+        return bare
+    pooled = pool_returns(bare["seeds"], bare["confidence"], 0, paired=bare.get("paired", True), best=bare.get("best"))
+    by_pair = {(entry["agent"], entry["baseline"]): entry for entry in pooled["comparisons"]}
+    return {**bare, "pooled": pooled, "claims": [by_pair[pair] for pair in CLAIMS if pair in by_pair]}
 
 
-def _comparison(pooled: Mapping[str, Any], agent: str, baseline: str) -> dict[str, Any] | None:
-    pair = (agent, baseline)
-    return next((dict(entry) for entry in pooled["comparisons"] if (entry["agent"], entry["baseline"]) == pair), None)
+def read_results(path: Path) -> tuple[dict[str, Any], bool]:
+    """A results.json, and whether its statistics were made anew because they were of an older kind.
 
-
-def _covered(seeds: Sequence[Facts], best: float | None, confidence: float, seed: int) -> dict[str, Any] | None:
-    """(imagination - bc) / (target - bc) over paired episodes; None where there is no target."""
-    start = _pooled_returns(seeds, "bc")  # (N,)
-    if all("expert" in facts["agents"] for facts in seeds):
-        target, of = _pooled_returns(seeds, "expert"), "expert"
-    elif best is not None:
-        target, of = np.full_like(start, best), "best known return"
-    else:
-        return None
-    ratio = ratio_of_means(_pooled_returns(seeds, "imagination") - start, target - start, seed, confidence=confidence)
-    share, low, high = (finite_or_none(value) for value in ratio)
-    return {"share": share, "low": low, "high": high, "of": of, "target": float(target.mean())}
-
-
-def _pooled_returns(seeds: Sequence[Facts], name: str) -> NDArray[np.float64]:
-    return np.concatenate([np.asarray(facts["agents"][name]["returns"], dtype=np.float64) for facts in seeds])
+    Raises:
+        InputError: nothing is there, it is not the result of a study, or no seed of it is done.
+    """
+    results = read_json(path)
+    if not results.keys() >= NEEDED or not results["seeds"]:
+        found = "does not exist" if not path.exists() else "is not the result of a study, or no seed of it is done"
+        raise InputError(f"{path} {found}", hint="give a results.json that `ahriuwu study run` wrote")
+    older = results.get("pooled", {}).get("method", {}).get("interval") != METHOD
+    return (judged(results), True) if older else (results, False)
