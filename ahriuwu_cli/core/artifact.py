@@ -31,8 +31,8 @@ from ahriuwu_cli.core.tensorfile import metadata_of, read_tensors, write_tensors
 FORMAT_VERSION = 1
 METADATA_KEY = "ahriuwu"
 MANIFEST_NAME = "manifest.json"
-MEASURED = "means/"
-"""What a state measured while training begins with this name: it may be infinite, weights may not."""
+MEASURED = ("means/", "stage/")
+"""Beginnings of the names of what a state has measured while training: it may be unknown, NaN; weights may not."""
 UPGRADE = "upgrade ahriuwu to the version that wrote it, or make the artifact again"
 GROWN_FROM = "grown_from"
 """Key of `Header.info`, no part of the fingerprint: earlier fingerprints of the same data (see core/lineage.py)."""
