@@ -63,6 +63,22 @@ class DataError(AhriuwuError):
     exit_code = EXIT_CHECK
 
 
+class ForeignError(AhriuwuError):
+    """Other people's code (an environment, its module, its expert) that failed or does not keep to its interface.
+
+    Args:
+        message: whose code, in what, and what happened.
+        hint: what to do about it.
+        place: file and line of theirs; empty where none of their lines was running.
+    """
+
+    exit_code = EXIT_FAILED
+
+    def __init__(self, message: str, *, hint: str, place: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.place = place
+
+
 class StorageError(AhriuwuError):
     """A file that the system does not let us write: disk full, read-only, something in its place."""
 

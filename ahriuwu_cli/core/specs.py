@@ -12,6 +12,11 @@ from ahriuwu_cli.core.config import Section
 LARGEST = 1 << 20
 """Of a number of classes, switches, tokens or channels: a spec from a file must not ask for all memory."""
 
+WIDEST_BOUND = 1e10
+"""Of a continuous component: 32-bit differences, squares and bins of it stay far from infinity."""
+NARROWEST_RANGE = 1e-6
+"""Of a continuous component, as a share of its larger bound: 32-bit numbers tell its ends apart."""
+
 
 class ActionComponent(Section):
     """One named part of an action.
@@ -19,23 +24,32 @@ class ActionComponent(Section):
     `categorical`: one integer in 0..num_classes-1 (dim is 1).
     `binary`: dim independent 0/1 switches.
     `continuous`: dim floats in [low, high].
+
+    The name of a part of a nested action is the path of keys that leads to it (episodes/names.py).
     """
 
-    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9_]+$")
+    name: str = Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")
     type: Literal["categorical", "binary", "continuous"]
     dim: int = Field(default=1, ge=1, le=LARGEST)
     num_classes: int | None = Field(default=None, ge=2, le=LARGEST)
-    low: float | None = None
-    high: float | None = None
+    low: float | None = Field(default=None, ge=-WIDEST_BOUND, le=WIDEST_BOUND)
+    high: float | None = Field(default=None, ge=-WIDEST_BOUND, le=WIDEST_BOUND)
     labels: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _complete(self) -> ActionComponent:
         if self.type == "categorical" and (self.num_classes is None or self.dim != 1):
             raise ValueError("a categorical component needs num_classes and dim 1")
-        if self.type == "continuous" and (self.low is None or self.high is None or self.low >= self.high):
-            raise ValueError("a continuous component needs low < high")
+        if self.type == "continuous" and (self.low is None or self.high is None or not are_apart(self.low, self.high)):
+            raise ValueError(
+                "a continuous component needs low < high, so far apart that 32-bit numbers tell them apart"
+            )
         return self
+
+
+def are_apart(low: float, high: float) -> bool:
+    """Whether 32-bit numbers have a range between two bounds."""
+    return high - low > max(NARROWEST_RANGE * max(abs(low), abs(high)), 1e-30)
 
 
 class ActionSpec(Section):

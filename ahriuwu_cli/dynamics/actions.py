@@ -54,8 +54,8 @@ class ActionEmbedding(nn.Module):
 
 
 def _key(component: ActionComponent) -> str:
-    """Name of a component's tensors; the prefix keeps it apart from a module's own names (`forward`, `type`)."""
-    return f"action_{component.name}"
+    """Name of a component's tensors: no dots, which part modules; apart from a module's own (`forward`, `type`)."""
+    return "action_" + component.name.replace("%", "%25").replace(".", "%2E")
 
 
 def _component(component: ActionComponent, width: int) -> nn.Module:

@@ -14,6 +14,10 @@ LONGEST_EPISODE = 100_000
 """Steps of an episode that nothing else ends."""
 EPISODE_BYTES = 1 << 30
 """Its frames."""
+GAME_KEYS = (
+    "env", "env_options", "height", "width", "crop", "frame_from", "fps", "action_bounds", "max_episode_steps"
+)  # fmt: skip
+"""Keys that say which game is played: whoever plays what was recorded takes them from the store."""
 
 
 class DataSection(Section):
@@ -28,6 +32,18 @@ class DataSection(Section):
         min_length=4,
         max_length=4,
         description="part of the picture that is used: [top, left, height, width]; absent for all of it",
+    )
+    frame_from: str = Field(
+        default="auto",
+        min_length=1,
+        description="the picture: auto, observation, render, or the key of a part of the observation (KEY/KEY)",
+    )
+    fps: float | None = Field(
+        default=None, gt=0, le=1000, description="frames per second; absent for the environment's render_fps, or 15"
+    )
+    action_bounds: dict[str, list[float]] = Field(
+        default_factory=dict,
+        description="[low, high] by action component, where the environment gives none or huge ones",
     )
     episodes: int = Field(default=200, ge=1, description="episodes to record")
     num_envs: int = Field(
@@ -54,6 +70,13 @@ class DataSection(Section):
     def step_limit(self) -> int:
         """Steps after which an episode is truncated: an environment without a limit does not play for ever."""
         return self.max_episode_steps or min(LONGEST_EPISODE, EPISODE_BYTES // (self.height * self.width * 3))
+
+    @model_validator(mode="after")
+    def _bounds_are_bounds(self) -> DataSection:
+        for name, bounds in self.action_bounds.items():
+            if len(bounds) != 2 or not bounds[0] < bounds[1]:
+                raise ValueError(f"data.action_bounds gives {name!r} {bounds}; expected [low, high]")
+        return self
 
     @model_validator(mode="after")
     def _crop_is_a_part(self) -> DataSection:

@@ -13,7 +13,7 @@ from gymnasium import spaces
 from ahriuwu_cli.core.config import validate
 from ahriuwu_cli.core.errors import ConfigError, DataError, InputError
 from ahriuwu_cli.episodes.config import DataSection
-from ahriuwu_cli.games import environment
+from ahriuwu_cli.games import making
 from ahriuwu_cli.games.environment import GameEnv
 
 Register = Callable[..., str]
@@ -223,7 +223,7 @@ def test_unusable_action_space_is_refused_and_the_environment_closed(register: R
         def close(self) -> None:
             closed.append(True)
 
-    name = register(spaces.Box(0, 255, (12, 16, 3), np.uint8), spaces.Text(3), Noted)
+    name = register(spaces.Box(0, 255, (32, 32, 3), np.uint8), spaces.Text(3), Noted)
     with pytest.raises(InputError, match="action space"):
         GameEnv(name, height=32, width=32)
     assert closed == [True]
@@ -243,7 +243,7 @@ def test_missing_extra_is_named(env_id: str, extra: str, monkeypatch: pytest.Mon
     def missing(name: str) -> None:
         raise ModuleNotFoundError(name)
 
-    monkeypatch.setattr(environment.importlib, "import_module", missing)
+    monkeypatch.setattr(making.importlib, "import_module", missing)
     with pytest.raises(InputError, match="not installed") as caught:
         GameEnv(env_id, height=32, width=32)
     assert f"ahriuwu[{extra}]" in caught.value.hint
