@@ -9,12 +9,13 @@ from typing import Any
 
 from ahriuwu_cli.core.artifact import Header, canonical
 from ahriuwu_cli.core.device import resolve_runtime
-from ahriuwu_cli.core.errors import InputError
+from ahriuwu_cli.core.errors import ForeignError, InputError
 from ahriuwu_cli.doctor.findings import Area, first_few
 from ahriuwu_cli.episodes.config import NOT_RECORDED
 from ahriuwu_cli.games.environment import make_env
 from ahriuwu_cli.latents.config import NOT_CONTENT
 from ahriuwu_cli.pipeline.config import CONFIG_NAME, RunConfig, load_run
+from ahriuwu_cli.sources.game import is_open
 from ahriuwu_cli.tokenizer.frozen import FrozenTokenizer
 from ahriuwu_cli.tokenizer.perceptual import load_lpips
 from ahriuwu_cli.tokenizer.registry import module_class
@@ -57,7 +58,7 @@ def _examine_environment(area: Area, config: RunConfig) -> None:
     name = config.data.env
     try:
         env = make_env(config.data)
-    except InputError as error:
+    except (ForeignError, InputError) as error:
         area.note("environment", f"{error.message} (needed to record and for `eval agent`; {error.hint})")
         return
     actions = ", ".join(f"{part.name} ({part.type})" for part in env.action_spec.components)
@@ -72,6 +73,8 @@ def _examine_environment(area: Area, config: RunConfig) -> None:
 def examine_drift(area: Area, header: Header, config: RunConfig) -> None:
     """Name the keys of `run.toml` that are no longer what the artifact was made with."""
     section, embedded, now = _sections(header, config)
+    if section == "data":
+        embedded, now = _without_open(embedded, now)
     keys = [f"{section}.{key}" for key in differing(embedded, json.loads(canonical(now)))]
     if keys:
         area.note("config", f"made with other values than {CONFIG_NAME} has now: {first_few(keys)}")
@@ -85,6 +88,12 @@ def _sections(header: Header, config: RunConfig) -> tuple[str, Mapping[str, Any]
     then = header.config if own is None else header.config[own]
     now = getattr(config, name).model_dump(exclude=unused)
     return name, {key: value for key, value in then.items() if key not in unused}, now
+
+
+def _without_open(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Both without the keys that `now` leaves to the environment, or that were not known then."""
+    keys = [key for key, value in now.items() if key in then and not is_open(key, value)]
+    return {key: then[key] for key in keys}, {key: now[key] for key in keys}
 
 
 def differing(then: Any, now: Any, path: str = "") -> Iterator[str]:

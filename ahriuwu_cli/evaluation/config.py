@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
+from typing import Any
+
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ahriuwu_cli.core.config import Section
+from ahriuwu_cli.episodes.config import DataSection
+
+CHANGEABLE = ("env", "env_options", "max_episode_steps")
+"""Keys of `[data]` that agents may play with other values than recorded; the others change what they see or do."""
 
 
 class EvalSection(Section):
@@ -28,6 +34,23 @@ class EvalSection(Section):
     episodes: int = Field(default=100, ge=1, description="paired episodes of `eval agent`")
     temperature: float = Field(default=1.0, gt=0, le=10, description="policy temperature in the real game")
     confidence: float = Field(default=0.95, gt=0.5, lt=1, description="level of the bootstrap intervals")
+    game: dict[str, Any] = Field(
+        default_factory=dict,
+        description="env, env_options or max_episode_steps to play with instead of the recorded ones",
+    )
+
+    @field_validator("game")
+    @classmethod
+    def _is_a_game(cls, game: dict[str, Any]) -> dict[str, Any]:
+        unknown = sorted(set(game) - set(CHANGEABLE))
+        if unknown:
+            raise ValueError(f"eval.game has {', '.join(unknown)}; expected some of {', '.join(CHANGEABLE)}")
+        try:
+            DataSection.model_validate(game, strict=True)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            raise ValueError(f"eval.game.{fault['loc'][0]}: {fault['msg']}") from None
+        return game
 
     @model_validator(mode="after")
     def _powers_of_two(self) -> EvalSection:

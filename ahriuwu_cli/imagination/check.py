@@ -89,14 +89,14 @@ class GameCheck:
 
     def play(self) -> dict[str, float]:
         """Play all episodes; metrics `real_return` and `real_length` (means), and `real_reward_per_step`."""
-        before = generator_states(self._runtime)
+        before, limit = generator_states(self._runtime), self._game.data.step_limit
         try:
             stream = stream_episodes(
                 lambda: make_env(self._game.data),
                 self._player,
                 self._game.seeds,
                 policy_seed=self._seed,
-                max_steps=self._settings.max_steps,
+                max_steps=min(self._settings.max_steps or limit, limit),
                 task=self._game.data.task,
             )
             played = [(episode.total_reward, episode.num_steps) for _, episode in stream]

@@ -43,7 +43,7 @@ class CheckSection(Section):
     every: int = Field(default=0, ge=0, description="steps between checks, the first before all of them; 0: never")
     episodes: int = Field(default=8, ge=1, le=10000, description="episodes per check, the same seeds in each")
     max_steps: int = Field(
-        default=500, ge=0, description="steps after which an episode is cut off; 0 keeps the env's own limit"
+        default=500, ge=0, description="steps after which an episode is cut off; 0 keeps the recorded limit"
     )
 
 

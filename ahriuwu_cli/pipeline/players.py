@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ahriuwu_cli.agent.player import load_player
 from ahriuwu_cli.core.artifact import read_header
@@ -16,6 +17,7 @@ from ahriuwu_cli.core.specs import ActionSpec, FrameSpec
 from ahriuwu_cli.episodes.config import DataSection
 from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.games.environment import make_env
+from ahriuwu_cli.games.making import module_of
 from ahriuwu_cli.games.policies import (
     EXPERT_ACTION,
     NoisyExpertPolicy,
@@ -25,7 +27,7 @@ from ahriuwu_cli.games.policies import (
     built_in_policy,
 )
 from ahriuwu_cli.pipeline.config import Run
-from ahriuwu_cli.sources.record import recorded_crop
+from ahriuwu_cli.sources import game
 
 AGENTS = ("random", "repeat-last", "dataset", "expert", "scratch", "bc", "imagination")
 """Names that `eval agent --agents` knows, baselines first."""
@@ -117,8 +119,8 @@ def named_players(
     return players
 
 
-def played_environment(run: Run, store: EpisodeStore, task: str | None = None) -> DataSection:
-    """The `[data]` section with environment, frame size and crop as the episodes say, and the task that is played.
+def recorded_game(run: Run, store: EpisodeStore) -> dict[str, Any]:
+    """The keys of `[data]` that define the game, as the store has them, for use in the run.
 
     Decision: an id `module:Id` has Gymnasium import that module. A store may come from anywhere, so it may name only
     the one that the run's own config names too; what needs no import is looked up among what is registered.
@@ -126,23 +128,40 @@ def played_environment(run: Run, store: EpisodeStore, task: str | None = None) -
     Raises:
         ArtifactError: the episodes name a module that the run's config does not.
     """
-    if ":" in store.env and store.env != run.config.data.env:
+    if module_of(store.env) is not None and store.env != run.config.data.env:
         raise ArtifactError(
             f"{store.folder} was recorded in {store.env!r}, which has a module imported; data.env is "
             f"{run.config.data.env!r}",
             hint=f"if you know that module and trust it, set data.env = {json.dumps(store.env)} in run.toml",
         )
-    frame = store.frame_spec
-    return run.config.data.model_copy(
-        update={
-            "env": store.env,
-            "env_options": store.env_options,
-            "height": frame.height,
-            "width": frame.width,
-            "crop": recorded_crop(store),
-            "task": task or run.config.data.task,
-        }
-    )
+    return game.recorded_game(store)
+
+
+def played_environment(run: Run, store: EpisodeStore, task: str | None = None) -> DataSection:
+    """The `[data]` section with all that defines the game as recorded (pitfall 43), and the task that is played.
+
+    `eval.game` changes it on purpose.
+
+    Raises:
+        ArtifactError: see `recorded_game`.
+    """
+    settings = recorded_game(run, store) | run.config.eval.game
+    return run.config.data.model_copy(update={**settings, "task": task or run.config.data.task})
+
+
+def game_notes(run: Run, store: EpisodeStore) -> list[str]:
+    """What is to be said of the game that is played: where it is not the one that run.toml describes."""
+    notes = []
+    differing = game.differences(store, run.config.data)
+    if differing:
+        keys = ", ".join(f"{key} = {there} (data.{key}: {asked})" for key, (there, asked) in differing.items())
+        notes.append(f"the game is played as it was recorded, not as [data] says now: {keys}")
+    recorded = game.recorded_game(store)
+    changed = {key: value for key, value in run.config.eval.game.items() if recorded.get(key) != value}
+    if changed:
+        keys = ", ".join(f"{key} = {value} (recorded: {recorded.get(key)})" for key, value in changed.items())
+        notes.append(f"another game than the recorded one is played, as eval.game says: {keys}")
+    return notes
 
 
 def _free(stem: str, used: set[str]) -> str:
@@ -189,9 +208,7 @@ def _require_expert(data: DataSection) -> None:
 
 def _recorded_with(run: Run, store: EpisodeStore) -> DataSection:
     """The `[data]` settings the store was begun with; those of the run when it does not say."""
-    settings = store.header.config.get("data")
-    with reading(store.folder):
-        return DataSection.model_validate(settings) if settings else run.config.data
+    return game.recorded_settings(store) or run.config.data
 
 
 def _exists(run: Run, name: str, store: EpisodeStore) -> bool:

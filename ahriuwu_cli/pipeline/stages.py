@@ -28,7 +28,14 @@ from ahriuwu_cli.imagination.check import CHECK_STREAM, RealGame
 from ahriuwu_cli.latents import build, pack
 from ahriuwu_cli.pipeline.chain import require_chain
 from ahriuwu_cli.pipeline.config import Run
-from ahriuwu_cli.pipeline.players import Player, checkpoint_player, is_checkpoint, named_players, played_environment
+from ahriuwu_cli.pipeline.players import (
+    Player,
+    checkpoint_player,
+    game_notes,
+    is_checkpoint,
+    named_players,
+    played_environment,
+)
 from ahriuwu_cli.sources import record as recording
 from ahriuwu_cli.sources import summary
 from ahriuwu_cli.tokenizer import train as tokenizer_training
@@ -139,6 +146,7 @@ def train_imagination(run: Run, *, resume: bool = False, overwrite: bool = False
 def _real_game(run: Run, runtime: Runtime) -> RealGame:
     """The run's environment for checks during imagination training, with seeds that were never recorded."""
     store = EpisodeStore.open(run.episodes)
+    _tell_game(run, store)
     tokenizer, _ = load_tokenizer(run.tokenizer, runtime.device)
     taken = {record.seed for record in store.episodes}
     seeds = fresh_seeds(run.config.run.seed, CHECK_STREAM, run.config.imagine.check.episodes, taken)
@@ -225,6 +233,7 @@ def evaluate_agent(run: Run, agents: list[str] | None = None, task: str | None =
 def compare_players(run: Run, store: EpisodeStore, players: Mapping[str, Player], task: str | None = None) -> Report:
     """Let players, baselines first, play the game of `store` on paired seeds that were never recorded."""
     out = run.evaluation / "agent"
+    _tell_game(run, store)
     with exclusive(out):
         return evaluate_agents(
             {name: player.policy for name, player in players.items()},
@@ -236,3 +245,9 @@ def compare_players(run: Run, store: EpisodeStore, players: Mapping[str, Player]
             fingerprints={name: player.fingerprint for name, player in players.items() if player.fingerprint},
             on_agent=lambda name: print(f"playing {run.config.eval.episodes} episodes: {name}", file=sys.stderr),
         )
+
+
+def _tell_game(run: Run, store: EpisodeStore) -> None:
+    """Say where the game that is played is not the one that run.toml describes."""
+    for note in game_notes(run, store):
+        print(note, file=sys.stderr)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,13 +13,15 @@ from ahriuwu_cli.core.errors import AhriuwuError, DataError, InputError, Storage
 from ahriuwu_cli.core.files import REFUSALS
 from ahriuwu_cli.core.lock import contents, exclusive
 from ahriuwu_cli.core.report import Report
-from ahriuwu_cli.core.specs import ActionSpec, FrameSpec
 from ahriuwu_cli.episodes.config import DataSection
 from ahriuwu_cli.episodes.episode import RECORD_HINT
 from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.games.environment import GameEnv, make_env
+from ahriuwu_cli.games.obedience import DISOBEDIENT, obeys_seed
+from ahriuwu_cli.games.pictures import PictureWatch
 from ahriuwu_cli.games.policies import EXPERT_ACTION, Policy, built_in_policy
 from ahriuwu_cli.games.runner import stream_episodes
+from ahriuwu_cli.sources.game import require_same_game, settled_game
 from ahriuwu_cli.sources.summary import describe
 from ahriuwu_cli.sources.writer import RecordingWriter
 
@@ -69,8 +70,9 @@ def record(
         try:
             action_spec, frame_spec = first.action_spec, first.frame_spec
             if store is not None:
-                _require_same(store, data, action_spec, frame_spec)
-            data = _with_player(data, first, seed)
+                require_same_game(store, data, first)
+            data = settled_game(_with_player(data, first, seed), first)
+            remarks = _remarks(first)
             player = policy or built_in_policy(data, action_spec)
             waiting = {item.seed for item in store.unfinished if item.policy == player.name} if store else set()
             seeds = episode_seeds(seed, data.episodes, _used(store) - waiting)
@@ -80,6 +82,7 @@ def record(
             for env in spare:
                 env.close()
         assert writer.store is not None
+        notes = [*remarks, *notes]
         report = describe(writer.store, f"Recorded {writer.num_stored} episodes of {data.env}", notes)
     report.data["skipped"] = len(writer.skipped)
     return report
@@ -96,6 +99,7 @@ def _play(
 ) -> list[str]:
     """Play and store; returns what is to be said of it."""
     ended = cut = 0
+    watch = PictureWatch()
 
     def skip(index: int, error: DataError) -> None:
         nonlocal ended
@@ -119,6 +123,7 @@ def _play(
         with closing(stream):
             for index, episode in stream:
                 ended += 1
+                watch.add(episode.frames)
                 writer.add(index, episode)
                 _require_hope(writer)
                 cut += not data.max_episode_steps and episode.num_steps == data.step_limit
@@ -136,7 +141,7 @@ def _play(
     except Exception as error:
         _keep(writer, error)
         raise
-    notes = []
+    notes = watch.notes()
     if writer.skipped:
         notes.append(f"{len(writer.skipped)} of {len(seeds)} episodes could not be stored: {writer.skipped[0]}")
     if cut:
@@ -212,6 +217,11 @@ def _with_player(data: DataSection, env: GameEnv, seed: int) -> DataSection:
     return data.model_copy(update={"policy": "noisy-expert" if offered else "random"})
 
 
+def _remarks(env: GameEnv) -> list[str]:
+    """What is to be said of an environment before it is played."""
+    return [*env.notes, *([] if obeys_seed(env) else [DISOBEDIENT.format(env=env.env_id)])]
+
+
 def _used(store: EpisodeStore | None) -> set[int]:
     """Seeds that have a place in the store."""
     if store is None:
@@ -238,25 +248,3 @@ def _take(stream: Iterator[int], count: int, taken: set[int]) -> Iterator[int]:
             used.add(candidate)
             count -= 1
             yield candidate
-
-
-def recorded_crop(store: EpisodeStore) -> list[int] | None:
-    """The part of the environment's picture that a store's frames show; None for all of it."""
-    crop: list[int] | None = store.header.config.get("data", {}).get("crop")
-    return crop
-
-
-def _require_same(store: EpisodeStore, data: DataSection, action_spec: ActionSpec, frame_spec: FrameSpec) -> None:
-    pairs: list[tuple[str, Any, Any]] = [
-        ("environment", store.env, data.env),
-        ("environment options", store.env_options, data.env_options),
-        ("crop", recorded_crop(store), data.crop),
-        ("frame spec", store.frame_spec.model_dump(), frame_spec.model_dump()),
-        ("action spec", store.action_spec.model_dump(), action_spec.model_dump()),
-    ]
-    for what, there, wanted in pairs:
-        if there != wanted:
-            raise InputError(
-                f"{store.folder} was recorded with {what} {there}; this recording has {wanted}",
-                hint="append with the same [data] settings, or record into another run folder",
-            )

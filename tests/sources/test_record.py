@@ -88,13 +88,16 @@ def test_an_existing_store_is_only_appended_to_when_asked(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"env_options": {"sticky": 0.1}}, "environment options"),
-        ({"height": 16}, "frame spec"),
-        ({"env": "CartPole-v1"}, "environment ahriuwu"),
+        ({"env_options": {"sticky": 0.1}}, "data.env_options"),
+        ({"height": 16}, "data.height 32; this recording has 16"),
+        ({"env": "CartPole-v1"}, "data.env ahriuwu"),
+        ({"max_episode_steps": 5}, "data.max_episode_steps 0; this recording has 5"),
+        ({"frame_from": "render"}, "data.frame_from observation; this recording has render"),
+        ({"fps": 30.0}, "data.fps 15.0; this recording has 30.0"),
     ],
 )
 def test_append_of_something_else_is_refused(tmp_path: Path, changes: dict, message: str) -> None:
-    """Pitfall 12: specs and environment of a store are compared before anything is added."""
+    """Pitfalls 12 and 43: the game and the specs of a store are compared before anything is added."""
     record(tmp_path / "e", data(episodes=2), 0)
     before = EpisodeStore.open(tmp_path / "e").fingerprint
     with pytest.raises(InputError, match=message):

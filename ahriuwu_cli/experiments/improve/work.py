@@ -23,6 +23,7 @@ from ahriuwu_cli.experiments.improve.plan import Plan, Round
 from ahriuwu_cli.experiments.plans import Training, read_json, say, tokenizer_training
 from ahriuwu_cli.pipeline import stages
 from ahriuwu_cli.pipeline.config import Run
+from ahriuwu_cli.pipeline.players import recorded_game
 from ahriuwu_cli.pipeline.unfinished import latents_left, recording_left
 
 
@@ -91,9 +92,10 @@ def _grow(plan: Plan, number: int) -> None:
 
 
 def _recording(plan: Plan, number: int, policy: Path, episodes: int) -> Run:
-    """The run with the settings of a round's recording."""
+    """The run with the settings of a round's recording: the game that is in the store."""
     run = plan.rounds[number].run
-    data = run.config.data.model_copy(update={"episodes": episodes, "policy": str(policy)})
+    game = recorded_game(run, EpisodeStore.open(run.episodes))
+    data = run.config.data.model_copy(update={**game, "episodes": episodes, "policy": str(policy)})
     settings = run.config.eval.model_copy(update={"temperature": plan.settings.temperature})
     return replace(run, config=run.config.model_copy(update={"data": data, "eval": settings}))
 
