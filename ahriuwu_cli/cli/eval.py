@@ -63,14 +63,24 @@ def agent(
         typer.Option(metavar="NAME", help="Task that agents of several tasks play.", show_default="their first"),
     ] = None,
     episodes: Annotated[int | None, typer.Option(help="eval.episodes: paired episodes for each agent.")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Play again what was played before with the same settings.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Play seeded episodes in the real game and compare the agents' returns."""
+    """Play seeded episodes in the real game and compare the agents' returns.
+
+    Episodes that were played before with the same settings and agents are not played again: a call that was stopped,
+    or of which an agent failed, goes on when it is run again.
+    """
     from ahriuwu_cli.pipeline.config import as_overrides, load_run
 
     run = load_run(config, [*(overrides or ()), *as_overrides({"eval.episodes": episodes})])
     names = [name.strip() for name in agents.split(",") if name.strip()] if agents else None
 
+    from ahriuwu_cli.evaluation.agents import require_all_played
     from ahriuwu_cli.pipeline import stages
 
-    render(stages.evaluate_agent(run, names, task), as_json)
+    report = stages.evaluate_agent(run, names, task, overwrite=overwrite)
+    render(report, as_json)
+    require_all_played(report)

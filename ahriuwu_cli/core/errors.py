@@ -85,6 +85,12 @@ class StorageError(AhriuwuError):
     exit_code = EXIT_FAILED
 
 
+class PlayError(AhriuwuError):
+    """An agent that could not play to the end; what was played is kept."""
+
+    exit_code = EXIT_FAILED
+
+
 class TrainingError(AhriuwuError):
     """A training run that cannot go on (too many non-finite losses, say)."""
 

@@ -5,6 +5,7 @@ Shapes: T steps, A = ActionSpec.dim, D = dim of one component, B bins of a histo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,18 @@ class ActionTally:
         self._repeated += int(same.all(axis=1).sum())
         for part, columns in zip(self._parts, self._spec.slices().values(), strict=True):
             part.add(actions[:, columns], same[:, columns])
+
+    def state(self) -> dict[str, Any]:
+        """The counts, ready for JSON; `restore` takes them in again."""
+        parts = [part.state() for part in self._parts]
+        return {"steps": self._steps, "followers": self._followers, "repeated": self._repeated, "components": parts}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from the counts of an earlier tally of the same actions."""
+        self._steps, self._followers = state["steps"], state["followers"]
+        self._repeated = state["repeated"]
+        for part, counts in zip(self._parts, state["components"], strict=True):
+            part.restore(counts)
 
     def facts(self) -> dict[str, Any]:
         """Ready for JSON: `steps`, `repeated` and `components` by name.
@@ -74,6 +87,15 @@ class _Component:
         centred = actions.astype(np.float64) - self._centre
         self._sum += centred.sum(axis=0)
         self._squares += (centred**2).sum(axis=0)
+
+    def state(self) -> dict[str, Any]:
+        sums, squares, counts = self._sum.tolist(), self._squares.tolist(), self._counts.tolist()
+        return {"repeated": self._repeated, "sum": sums, "squares": squares, "counts": counts}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self._repeated = state["repeated"]
+        self._sum, self._squares = np.array(state["sum"]), np.array(state["squares"])
+        self._counts = np.array(state["counts"], np.int64)
 
     def facts(self, steps: int, followers: int) -> dict[str, Any]:
         out: dict[str, Any] = {"type": self.spec.type, "repeated": _share(self._repeated, followers)}

@@ -1,4 +1,4 @@
-"""Compare the returns of several agents over the same seeded episodes: a table, paired tests, JSON data."""
+"""Compare the returns of several agents, one training of each, over seeded episodes: a table, tests, JSON data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ahriuwu_cli.core.report import Report
-from ahriuwu_cli.evaluation.statistics import Interval, mean_interval, paired_test, ratio_of_means
+from ahriuwu_cli.evaluation.statistics import Interval, mean_interval, paired_test, ratio_of_means, unpaired_test
 
 BASELINE = "bc"
 """The agent that ratios of means refer to."""
@@ -28,8 +28,11 @@ def compare(
     seed: int,
     *,
     lengths: Mapping[str, ArrayLike] | None = None,
+    paired: bool = True,
 ) -> tuple[Report, dict[str, Any]]:
     """Summarise each agent's returns and test each agent against every agent before it.
+
+    Intervals and p-values are over these episodes of these trainings; over_seeds.py says what more trainings say.
 
     Args:
         returns: by agent, the return (sum of rewards) of each episode (N,); entry i of every agent
@@ -38,10 +41,11 @@ def compare(
         confidence: level of the intervals, in (0, 1).
         seed: seed of the resampling.
         lengths: by agent, the number of steps of each episode (N,); adds a column.
+        paired: entry i is the same episode for every agent; else agents are compared as separate samples.
 
     Returns:
         The report (one row per agent, one note per comparison) and its `data`, ready for JSON:
-        `confidence`, `seed`, `episodes`, `agents` (by name `mean low high median min max episodes
+        `confidence`, `seed`, `episodes`, `paired`, `agents` (by name `mean low high median min max episodes
         returns`, with lengths also `mean_length lengths`), `comparisons` (`agent baseline
         difference low high p_value n`; difference is agent minus baseline), `ratios` (where `bc` played, by
         name: mean return over that of `bc`, `ratio low high`) and `covered` (where `bc` and `expert` played, by
@@ -61,7 +65,7 @@ def compare(
     for name, counts in (steps or {}).items():
         agents[name] |= {"mean_length": float(counts.mean()), "lengths": counts.tolist()}
     comparisons = [
-        _comparison(agent, baseline, episodes, confidence, seed)
+        _comparison(agent, baseline, episodes, confidence, seed, paired=paired)
         for position, agent in enumerate(order)
         for baseline in order[:position]
     ]
@@ -69,10 +73,11 @@ def compare(
         "confidence": confidence,
         "seed": seed,
         "episodes": len(episodes[order[0]]),
+        "paired": paired,
         "agents": agents,
         "comparisons": comparisons,
-        "ratios": _ratios(episodes, confidence, seed),
-        "covered": _covered(episodes, confidence, seed),
+        "ratios": _ratios(episodes, confidence, seed, paired=paired),
+        "covered": _covered(episodes, confidence, seed) if paired else {},
     }
     columns = ["agent", "mean return", f"{100 * confidence:g} % interval", "median", "min", "max", "episodes"]
     report = Report(
@@ -84,7 +89,7 @@ def compare(
         ],
         rows=[_row(name, agent, data["ratios"]) for name, agent in agents.items()],
         data=data,
-        notes=[*_notes(comparisons, order), *_covered_notes(data["covered"])],
+        notes=[*_notes(comparisons, order, paired=paired), *_covered_notes(data["covered"])],
     )
     return report, data
 
@@ -121,9 +126,16 @@ def _summary(values: NDArray[np.float64], confidence: float, seed: int) -> dict[
 
 
 def _comparison(
-    agent: str, baseline: str, episodes: Mapping[str, NDArray[np.float64]], confidence: float, seed: int
+    agent: str,
+    baseline: str,
+    episodes: Mapping[str, NDArray[np.float64]],
+    confidence: float,
+    seed: int,
+    *,
+    paired: bool,
 ) -> dict[str, Any]:
-    result = paired_test(episodes[agent], episodes[baseline], seed, confidence=confidence)
+    test = paired_test if paired else unpaired_test
+    result = test(episodes[agent], episodes[baseline], seed, confidence=confidence)
     return {
         "agent": agent,
         "baseline": baseline,
@@ -145,12 +157,14 @@ def compared_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
     return sorted(pairs, key=lambda pair: (place[pair[0]], place[pair[1]]))
 
 
-def _ratios(episodes: Mapping[str, NDArray[np.float64]], confidence: float, seed: int) -> dict[str, Any]:
-    """Mean return of each agent over that of the baseline, over paired episodes."""
+def _ratios(
+    episodes: Mapping[str, NDArray[np.float64]], confidence: float, seed: int, *, paired: bool
+) -> dict[str, Any]:
+    """Mean return of each agent over that of the baseline."""
     if BASELINE not in episodes:
         return {}
     return {
-        name: _entry("ratio", ratio_of_means(values, episodes[BASELINE], seed, confidence=confidence))
+        name: _entry("ratio", ratio_of_means(values, episodes[BASELINE], seed, confidence=confidence, paired=paired))
         for name, values in episodes.items()
     }
 
@@ -205,18 +219,23 @@ def _range(entry: Mapping[str, Any], sign: str = "") -> str:
     return f"{entry['low']:{sign}.2f} to {entry['high']:{sign}.2f}"
 
 
-def _notes(comparisons: Sequence[Mapping[str, Any]], order: Sequence[str]) -> list[str]:
+def _notes(comparisons: Sequence[Mapping[str, Any]], order: Sequence[str], *, paired: bool) -> list[str]:
+    kind = "paired episodes" if paired else "episodes each, unpaired"
     pairs = compared_pairs(order) if len(comparisons) > MAX_NOTED else None
     notes = [
         f"{entry['agent']} minus {entry['baseline']}: {entry['difference']:+.2f} ({_range(entry, '+')}), "
-        f"p = {entry['p_value']:.2g} over {entry['n']} paired episodes"
+        f"p = {entry['p_value']:.2g} over {entry['n']} {kind}"
         for entry in comparisons
         if pairs is None or (entry["agent"], entry["baseline"]) in pairs
     ]
     if pairs is not None:
         notes.append(f"{len(comparisons) - len(notes)} further comparisons are in the JSON data")
-    if len(comparisons) > 1:
-        notes.append(f"p-values are two-sided and not corrected for the {len(comparisons)} comparisons")
+    if comparisons:
+        corrected = f", not corrected for the {len(comparisons)} comparisons" if len(comparisons) > 1 else ""
+        notes.append(
+            f"p-values are two-sided and intervals over these episodes of this one training{corrected}; "
+            "`ahriuwu study run` compares over training seeds"
+        )
     return notes
 
 

@@ -83,7 +83,26 @@ def paired_test(a: ArrayLike, b: ArrayLike, seed: int, *, confidence: float = 0.
     return PairedResult(*interval, sign_flip_p_value(differences, seed), len(differences))
 
 
-def ratio_of_means(a: ArrayLike, b: ArrayLike, seed: int, *, confidence: float = 0.95) -> Interval:
+def unpaired_test(a: ArrayLike, b: ArrayLike, seed: int, *, confidence: float = 0.95) -> PairedResult:
+    """As `paired_test`, for values that do not belong together: labels are exchanged in place of signs.
+
+    Raises:
+        ValueError: lengths differ, or either is empty, not one-dimensional or not finite.
+    """
+    first, second = _pair(a, b)
+    check_confidence(confidence)
+    difference = float(first.mean() - second.mean())
+    if len(first) == 1:
+        return PairedResult(difference, float("nan"), float("nan"), 1.0, 1)
+    if np.ptp(first) == 0.0 and np.ptp(second) == 0.0:
+        low = high = difference
+    else:
+        low, high = _interval((first, second), _difference, confidence, seed, paired=False)
+    p_value = 1.0 if np.ptp(np.concatenate([first, second])) == 0.0 else _exchange_p_value(first, second, seed)
+    return PairedResult(difference, low, high, p_value, len(first))
+
+
+def ratio_of_means(a: ArrayLike, b: ArrayLike, seed: int, *, confidence: float = 0.95, paired: bool = True) -> Interval:
     """mean(a) / mean(b) of paired values, with the bootstrap interval over pairs (BCa, else percentile).
 
     The share of the way from b to c that a has gone is the ratio of a - b to c - b.
@@ -93,6 +112,7 @@ def ratio_of_means(a: ArrayLike, b: ArrayLike, seed: int, *, confidence: float =
         b: (N,) finite numbers; b[i] belongs to a[i] (same seed, same context).
         seed: seed of the resampling.
         confidence: level of the interval, in (0, 1).
+        paired: b[i] belongs to a[i].
 
     Returns:
         The ratio, as `mean`, and the interval's ends. Decision: a ratio to a mean that is not positive has no
@@ -113,12 +133,16 @@ def ratio_of_means(a: ArrayLike, b: ArrayLike, seed: int, *, confidence: float =
         return Interval(ratio, nan, nan)
     if np.ptp(first) == 0.0 and np.ptp(second) == 0.0:
         return Interval(ratio, ratio, ratio)
-    return Interval(ratio, *_interval((first, second), _ratio, confidence, seed))
+    return Interval(ratio, *_interval((first, second), _ratio, confidence, seed, paired=paired))
 
 
 def _ratio(a: NDArray[np.float64], b: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
     below = b.mean(axis=axis)
     return np.where(below > 0.0, a.mean(axis=axis) / np.where(below > 0.0, below, 1.0), np.nan)
+
+
+def _difference(a: NDArray[np.float64], b: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
+    return np.asarray(a.mean(axis=axis) - b.mean(axis=axis))
 
 
 def _pair(a: ArrayLike, b: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -145,17 +169,28 @@ def finite_sample(name: str, values: ArrayLike) -> NDArray[np.float64]:
 
 
 def _interval(
-    samples: tuple[NDArray[np.float64], ...], statistic: Callable[..., Any], confidence: float, seed: int
+    samples: tuple[NDArray[np.float64], ...],
+    statistic: Callable[..., Any],
+    confidence: float,
+    seed: int,
+    *,
+    paired: bool = True,
 ) -> tuple[float, float]:
-    """Ends of a statistic's interval over paired samples: BCa, or percentile where BCa is undefined."""
-    low, high = _bootstrap(samples, statistic, "BCa", confidence, seed)
+    """Ends of a statistic's interval over samples: BCa, or percentile where BCa is undefined."""
+    low, high = _bootstrap(samples, statistic, "BCa", confidence, seed, paired=paired)
     if not (np.isfinite(low) and np.isfinite(high)):
-        low, high = _bootstrap(samples, statistic, "percentile", confidence, seed)
+        low, high = _bootstrap(samples, statistic, "percentile", confidence, seed, paired=paired)
     return low, high
 
 
 def _bootstrap(
-    samples: tuple[NDArray[np.float64], ...], statistic: Callable[..., Any], method: Any, confidence: float, seed: int
+    samples: tuple[NDArray[np.float64], ...],
+    statistic: Callable[..., Any],
+    method: Any,
+    confidence: float,
+    seed: int,
+    *,
+    paired: bool = True,
 ) -> tuple[float, float]:
     with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
         warnings.simplefilter("ignore", DegenerateDataWarning)
@@ -164,7 +199,7 @@ def _bootstrap(
             statistic,
             n_resamples=NUM_RESAMPLES,
             batch=max(1, BATCH_VALUES // len(samples[0])),
-            paired=True,
+            paired=paired,
             vectorized=True,
             confidence_level=confidence,
             method=method,
@@ -186,6 +221,20 @@ def sign_flip_p_value(differences: NDArray[np.float64], seed: int) -> float:
         alternative="two-sided",
         n_resamples=NUM_RESAMPLES,
         batch=max(1, BATCH_VALUES // len(differences)),
+        rng=np.random.default_rng(seed),
+    )
+    return float(result.pvalue)
+
+
+def _exchange_p_value(a: NDArray[np.float64], b: NDArray[np.float64], seed: int) -> float:
+    result = permutation_test(
+        (a, b),
+        _difference,
+        permutation_type="independent",
+        alternative="two-sided",
+        n_resamples=NUM_RESAMPLES,
+        batch=max(1, BATCH_VALUES // (len(a) + len(b))),
+        vectorized=True,
         rng=np.random.default_rng(seed),
     )
     return float(result.pvalue)

@@ -18,9 +18,6 @@ from ahriuwu_cli.imagination.config import CheckSection
 from ahriuwu_cli.latents.tasks import REWARD
 from ahriuwu_cli.tokenizer.protocol import Tokenizer
 
-CHECK_STREAM = 0xC4EC
-"""Keeps the seeds of checks apart from those of recording and of evaluation."""
-
 
 @dataclass(frozen=True)
 class RealGame:

@@ -22,9 +22,9 @@ from ahriuwu_cli.evaluation.agents import evaluate_agents
 from ahriuwu_cli.evaluation.rollout import evaluate_rollout as judge_dream
 from ahriuwu_cli.games.environment import make_env
 from ahriuwu_cli.games.policies import Policy
-from ahriuwu_cli.games.seeds import fresh_seeds
+from ahriuwu_cli.games.seeds import Stream, fresh_seeds
 from ahriuwu_cli.imagination import train as imagination_training
-from ahriuwu_cli.imagination.check import CHECK_STREAM, RealGame
+from ahriuwu_cli.imagination.check import RealGame
 from ahriuwu_cli.latents import build, pack
 from ahriuwu_cli.pipeline.chain import require_chain
 from ahriuwu_cli.pipeline.config import Run
@@ -149,7 +149,7 @@ def _real_game(run: Run, runtime: Runtime) -> RealGame:
     _tell_game(run, store)
     tokenizer, _ = load_tokenizer(run.tokenizer, runtime.device)
     taken = {record.seed for record in store.episodes}
-    seeds = fresh_seeds(run.config.run.seed, CHECK_STREAM, run.config.imagine.check.episodes, taken)
+    seeds = fresh_seeds(run.config.run.seed, Stream.CHECK, run.config.imagine.check.episodes, taken)
     return RealGame(played_environment(run, store), runtime.serve(tokenizer), seeds)
 
 
@@ -217,22 +217,46 @@ def _rollout_name(run: Run, source: Path) -> str:
     return f"rollout-{header.kind}-{header.fingerprint}"
 
 
-def evaluate_agent(run: Run, agents: list[str] | None = None, task: str | None = None) -> Report:
+def evaluate_agent(
+    run: Run,
+    agents: list[str] | None = None,
+    task: str | None = None,
+    *,
+    stream: Stream = Stream.TUNING,
+    overwrite: bool = False,
+) -> Report:
     """Play the run's agents in the real environment; the usual ones unless `agents` names some.
 
     Args:
         run: the run.
         agents: names or checkpoints, see `named_players`.
         task: the task that agents of several tasks play; the first one by default.
+        stream: where the episodes come from; those of `Stream.TEST` are for results, not for choosing settings.
+        overwrite: play again what was played before with the same settings.
+
+    Returns:
+        The comparison of those who have played; `require_all_played` says whether that is all.
     """
     runtime = _runtime(run)
     store = EpisodeStore.open(run.episodes)
-    return compare_players(run, store, named_players(run, agents, store, runtime, task), task)
+    players = named_players(run, agents, store, runtime, task)
+    return compare_players(run, store, players, task, stream=stream, overwrite=overwrite)
 
 
-def compare_players(run: Run, store: EpisodeStore, players: Mapping[str, Player], task: str | None = None) -> Report:
-    """Let players, baselines first, play the game of `store` on paired seeds that were never recorded."""
-    out = run.evaluation / "agent"
+def compare_players(
+    run: Run,
+    store: EpisodeStore,
+    players: Mapping[str, Player],
+    task: str | None = None,
+    *,
+    stream: Stream = Stream.TUNING,
+    overwrite: bool = False,
+) -> Report:
+    """Let players, baselines first, play the game of `store` on paired seeds that were never recorded.
+
+    Results lie in the folder `agent` of the run's evaluation, or in `test` for the test stream.
+    """
+    out = run.evaluation / ("test" if stream is Stream.TEST else "agent")
     _tell_game(run, store)
     with exclusive(out):
         return evaluate_agents(
@@ -242,8 +266,11 @@ def compare_players(run: Run, store: EpisodeStore, players: Mapping[str, Player]
             run.config.eval,
             seed=run.config.run.seed,
             taken={record.seed for record in store.episodes},
+            stream=stream,
             fingerprints={name: player.fingerprint for name, player in players.items() if player.fingerprint},
-            on_agent=lambda name: print(f"playing {run.config.eval.episodes} episodes: {name}", file=sys.stderr),
+            machine=run.config.run.model_dump(mode="json", include={"device", "precision", "threads"}),
+            overwrite=overwrite,
+            tell=lambda line: print(line, file=sys.stderr),
         )
 
 

@@ -31,9 +31,9 @@ TABLE: list[tuple[list[str], str, tuple[Any, ...], dict[str, Any]]] = [
     (["eval", "rollout"], "evaluate_rollout", (None, None), {}),
     (["eval", "rollout", "--checkpoint", "a.safetensors"], "evaluate_rollout", (Path("a.safetensors"), None), {}),
     (["eval", "rollout", "--out", "there"], "evaluate_rollout", (None, Path("there")), {}),
-    (["eval", "agent"], "evaluate_agent", (None, None), {}),
-    (["eval", "agent", "--agents", "random, bc,"], "evaluate_agent", (["random", "bc"], None), {}),
-    (["eval", "agent", "--task", "catch"], "evaluate_agent", (None, "catch"), {}),
+    (["eval", "agent"], "evaluate_agent", (None, None), {"overwrite": False}),
+    (["eval", "agent", "--agents", "random, bc,"], "evaluate_agent", (["random", "bc"], None), {"overwrite": False}),
+    (["eval", "agent", "--task", "catch"], "evaluate_agent", (None, "catch"), {"overwrite": False}),
 ]
 
 

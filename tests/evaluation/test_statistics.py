@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from ahriuwu_cli.evaluation import statistics
-from ahriuwu_cli.evaluation.statistics import mean_interval, paired_test, ratio_of_means
+from ahriuwu_cli.evaluation.statistics import mean_interval, paired_test, ratio_of_means, unpaired_test
 
 FEW_RESAMPLES = 999
 
@@ -217,3 +217,31 @@ def test_ratio_refuses_what_is_no_pair() -> None:
         ratio_of_means([1, float("nan")], [1, 1], 0)
     with pytest.raises(ValueError, match="between 0 and 1"):
         ratio_of_means([1, 2], [1, 1], 0, confidence=1.0)
+
+
+# ---------------------------------------------------------------- without pairs
+
+
+def test_an_unpaired_test_is_welch_like_and_ignores_order() -> None:
+    rng = np.random.default_rng(0)
+    luck = rng.normal(0, 3, 60)
+    a, b = luck + 0.5, luck
+    assert paired_test(a, b, 0).p_value < 0.001
+    apart = unpaired_test(a, b, 0)
+    assert apart.p_value == pytest.approx(stats.ttest_ind(a, b).pvalue, abs=0.03)
+    assert apart.low < 0 < apart.difference < apart.high
+    shuffled = unpaired_test(rng.permutation(a), b, 0)
+    assert shuffled.difference == pytest.approx(apart.difference)
+    assert shuffled.p_value == pytest.approx(apart.p_value, abs=0.03)
+
+
+def test_unpaired_values_by_hand() -> None:
+    """Of the six ways to label (1, 2, 3, 4) two are as far apart as (3, 4) and (1, 2)."""
+    result = unpaired_test([3.0, 4.0], [1.0, 2.0], 0)
+    assert (result.difference, result.p_value, result.n) == (2.0, pytest.approx(2 / 6), 2)
+    assert unpaired_test([2.0, 2.0], [2.0, 2.0], 0) == (0.0, 0.0, 0.0, 1.0, 2)
+    assert unpaired_test([3.0] * 4, [1.0] * 4, 0)[:3] == (2.0, 2.0, 2.0)
+    one = unpaired_test([3.0], [1.0], 0)
+    assert (one.difference, one.p_value) == (2.0, 1.0) and np.isnan(one.low)
+    ratio, low, high = ratio_of_means([2, 4, 6], [1, 2, 3], 0, paired=False)
+    assert ratio == 2.0 and low < 2.0 < high

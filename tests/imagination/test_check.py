@@ -16,8 +16,8 @@ from ahriuwu_cli.core.errors import InputError
 from ahriuwu_cli.core.training.sinks import read_metrics
 from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.games import environment
-from ahriuwu_cli.games.seeds import fresh_seeds
-from ahriuwu_cli.imagination.check import CHECK_STREAM, GameCheck, RealGame
+from ahriuwu_cli.games.seeds import Stream, fresh_seeds
+from ahriuwu_cli.imagination.check import GameCheck, RealGame
 from ahriuwu_cli.imagination.config import CheckSection
 from ahriuwu_cli.imagination.train import train_imagination
 from ahriuwu_cli.pipeline import stages
@@ -31,7 +31,7 @@ CHECK = CheckSection(every=2, episodes=3, max_steps=6)
 @pytest.fixture
 def game(packed_run) -> RealGame:
     tokenizer, _ = load_tokenizer(packed_run.tokenizer, CPU)
-    return RealGame(packed_run.config.data, tokenizer, fresh_seeds(0, CHECK_STREAM, 3, set()))
+    return RealGame(packed_run.config.data, tokenizer, fresh_seeds(0, Stream.CHECK, 3, set()))
 
 
 @pytest.mark.parametrize("transformer", ["frozen", "finetuned"])

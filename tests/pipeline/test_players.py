@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from ahriuwu_cli.core.artifact import read_header, write_manifest
+from ahriuwu_cli.core.artifact import read_header, read_weights, write_manifest, write_weights
 from ahriuwu_cli.core.config import Section
 from ahriuwu_cli.core.device import resolve_runtime
 from ahriuwu_cli.core.errors import ArtifactError, InputError
@@ -114,3 +114,32 @@ def test_a_store_has_no_module_imported_that_the_run_does_not_name(run, tmp_path
 
 def _with(section: Section, **changes: object) -> Section:
     return section.model_copy(update=changes)
+
+
+# ---------------------------------------------------------------- temperature
+
+
+@pytest.fixture
+def leaning(run) -> Run:
+    """The run with an agent that leans to the left whatever it sees: logits 0, 1 and 0."""
+    header, tensors = read_weights(run.agent, "agent")
+    head = {name: tensor for name, tensor in tensors.items() if name.startswith("policy.")}
+    last = max(name for name in head if name.endswith(".weight") and head[name].ndim == 2)
+    tensors[last].zero_()
+    bias = tensors[last.removesuffix("weight") + "bias"]
+    bias.zero_()
+    bias.view(-1, 3)[:, 1] = 1.0
+    fields = {name: getattr(header, name) for name in ("config", "specs", "parents", "info")}
+    write_weights(run.agent, "agent", tensors, **fields)
+    return run
+
+
+@pytest.mark.parametrize(("temperature", "least", "most"), [(0.1, 0.98, 1.0), (1.0, 0.45, 0.7), (10.0, 0.25, 0.45)])
+def test_the_temperature_reaches_the_policy(ahriuwu, leaning, temperature, least, most) -> None:
+    """Pitfall 17: `eval.temperature` is what an agent chooses by. exp(1 / T) over 2 + exp(1 / T): 1.00, 0.58, 0.36."""
+    arguments = "--agents", "bc", "--episodes", "8", "-s", f"eval.temperature={temperature}", "--json"
+    played = ahriuwu("eval", "agent", "-c", leaning.folder / "run.toml", *arguments)
+    assert played.code == 0, played.err
+    share = played.data["actions"]["bc"]["components"]["action"]["shares"]["left"]
+    assert least <= share <= most
+    assert played.data["temperature"] == temperature

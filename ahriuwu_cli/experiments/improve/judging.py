@@ -8,6 +8,7 @@ from ahriuwu_cli.core.artifact import read_header
 from ahriuwu_cli.core.device import apply_threads, resolve_runtime
 from ahriuwu_cli.core.files import write_json
 from ahriuwu_cli.episodes.store import EpisodeStore
+from ahriuwu_cli.evaluation.agents import require_all_played
 from ahriuwu_cli.experiments.improve.plan import Plan
 from ahriuwu_cli.experiments.plans import read_json, say
 from ahriuwu_cli.pipeline import stages
@@ -32,6 +33,7 @@ def judge(plan: Plan, number: int) -> None:
         for name, path in _checkpoints(plan, number).items()
     }
     report = stages.compare_players(run, store, players)
+    require_all_played(report)
     agents: dict[str, Any] = report.data["agents"]
     mine = f"imagination-{number}"
     others = [name for name in agents if name in ("bc-0", f"imagination-{number - 1}")]
