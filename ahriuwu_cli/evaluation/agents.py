@@ -15,7 +15,7 @@ import ahriuwu_cli
 from ahriuwu_cli.core.errors import AhriuwuError, PlayError
 from ahriuwu_cli.core.files import TEMPORARY_SUFFIX, write_json
 from ahriuwu_cli.core.report import Report
-from ahriuwu_cli.episodes.config import DataSection
+from ahriuwu_cli.episodes.config import GAME_KEYS, DataSection
 from ahriuwu_cli.evaluation.behaviour import describe
 from ahriuwu_cli.evaluation.clips import Highlights, write_videos
 from ahriuwu_cli.evaluation.config import EvalSection
@@ -35,8 +35,6 @@ EPISODE_BYTES = 1 << 30
 """Frames of all running episodes together; fewer environments play side by side where they would need more."""
 UNKNOWN_STEPS = 2000
 """Length assumed of an episode where `data.max_episode_steps` leaves it to the environment."""
-RECORDING_ONLY = {"episodes", "policy", "noise", "random_episodes", "heldout_fraction"}
-"""Keys of `[data]` that do not change the game."""
 
 
 def evaluate_agents(
@@ -90,7 +88,7 @@ def evaluate_agents(
         question = {
             "version": ahriuwu_cli.__version__,
             "agent": known.get(name, policy.name),
-            "game": data.model_dump(mode="json", exclude=RECORDING_ONLY),
+            "game": data.model_dump(mode="json", include={*GAME_KEYS, "task"}),
             "machine": dict(machine or {}) if name in known else {},
             "temperature": settings.temperature if name in known else None,
             "seed": seed,
