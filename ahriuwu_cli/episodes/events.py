@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from ahriuwu_cli.core.errors import DataError
 
 EVENTS = "events"  # key under which an environment's info of a step maps names of events to numbers
@@ -49,6 +51,7 @@ def _number(name: str, value: Any) -> float:
         number = math.nan if isinstance(value, str | bytes) else float(value)
     except (TypeError, ValueError):
         number = math.nan
-    if not math.isfinite(number):
-        raise DataError(f"event {name!r} is {value!r}; expected a finite number", hint=EVENT_HINT)
+    with np.errstate(over="ignore"):
+        if not np.isfinite(np.float32(number)):
+            raise DataError(f"event {name!r} is {value!r}; expected a finite number", hint=EVENT_HINT)
     return number

@@ -75,10 +75,11 @@ def place_of(error: BaseException) -> str:
 
     Files of the user's own come before installed packages; Python's, Gymnasium's and our own are never named.
     """
-    chain = list(_chain(error))
+    stacks = [list(_frames(link)) for link in _chain(error)]
+    stacks[0] = stacks[0][1:]  # the `with` itself
     for rank in (0, 1):
-        for link in chain:
-            found = [frame for frame in _frames(link) if _rank(frame[0]) == rank]
+        for stack in stacks:
+            found = [frame for frame in stack if _rank(frame[0]) == rank]
             if found:
                 file, line, function = found[-1]
                 return f"{_shown(file)}, line {line}" + (f", in {function}" if function else "")

@@ -86,6 +86,16 @@ def test_it_plays_with_the_weights_of_the_moment_and_only_reads_them(packed_run,
         assert {float(row) for rows in seen for row in rows.flatten()} == {choice}
 
 
+@pytest.mark.parametrize(("recorded", "asked", "played"), [(3, 6, 3), (3, 0, 3), (6, 2, 2)])
+def test_it_keeps_the_recorded_limit(agent_path, game, cpu_runtime, recorded, asked, played):
+    """Pitfall 43: a check may be shorter than the recorded episodes, never longer."""
+    limited = RealGame(game.data.model_copy(update={"max_episode_steps": recorded}), game.tokenizer, game.seeds)
+    settings = CHECK.model_copy(update={"max_steps": asked})
+    agent = load_agent(agent_path, CPU)
+    check = GameCheck(settings, limited, agent, cpu_runtime, temperature=1.0, seed=0)
+    assert check.play()["real_length"] == played
+
+
 def test_an_environment_that_cannot_be_made_is_refused_before_training(
     packed_run, agent_path, cpu_runtime, game, tmp_path
 ):

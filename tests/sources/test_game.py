@@ -1,0 +1,125 @@
+"""Pitfall 43: who appends to a store, or plays what was learned from it, plays the game that was recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from ahriuwu_cli.core.errors import ConfigError, InputError
+from ahriuwu_cli.episodes.config import GAME_KEYS
+from ahriuwu_cli.episodes.store import EpisodeStore
+from ahriuwu_cli.experiments.improve.work import recorded_game as game_of_improve
+from ahriuwu_cli.games.environment import make_env
+from ahriuwu_cli.pipeline import stages
+from ahriuwu_cli.pipeline.config import Run, preset_run
+from ahriuwu_cli.pipeline.players import game_notes, played_environment
+
+ENV = "Sided-v0"
+
+
+class Sided(gymnasium.Env[Any, Any]):
+    """Endless; shows one picture of two, steers without bounds, and gives a reward per step."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 30}  # noqa: RUF012
+    observation_space = spaces.Dict(
+        {"left": spaces.Box(0, 255, (32, 40, 3), np.uint8), "right": spaces.Box(0, 255, (32, 40, 3), np.uint8)}
+    )
+    action_space = spaces.Box(-np.inf, np.inf, (1,), np.float64)
+
+    def __init__(self, pay: float = 1.0, render_mode: str | None = None) -> None:
+        self.pay, self.render_mode = pay, render_mode
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        return self.pictures(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        assert self.action_space.contains(action)
+        return self.pictures(), self.pay, False, False, {}
+
+    def pictures(self) -> dict[str, np.ndarray]:
+        left = self.np_random.integers(0, 100, (32, 40, 3), np.uint8)
+        return {"left": left, "right": left + np.uint8(100)}
+
+    def render(self) -> np.ndarray:
+        return np.zeros((32, 40, 3), np.uint8)
+
+
+RECORDED = (
+    f"data.env='{ENV}'", "data.env_options={pay=2.0}", "data.height=16", "data.width=16", "data.crop=[0, 8, 32, 32]",
+    "data.frame_from='right'", "data.action_bounds={action=[-3.0, 4.0]}", "data.max_episode_steps=5",
+    "data.policy='random'", "data.episodes=3",
+)  # fmt: skip
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Iterator[Run]:
+    """A run whose episodes are of another game than its config says now."""
+    gymnasium.register(ENV, entry_point=Sided)
+    stages.record(preset_run("tiny", tmp_path, RECORDED), append=False)
+    yield preset_run("tiny", tmp_path, ("run.device='cpu'", "eval.episodes=2"))
+    del gymnasium.registry[ENV]
+
+
+def test_the_store_says_which_game_was_recorded(recorded: Run) -> None:
+    store = EpisodeStore.open(recorded.episodes)
+    assert store.header.config["data"]["frame_from"] == "right"
+    assert store.frame_spec.fps == store.header.config["data"]["fps"] == 30.0
+    frames = store.read("000000").frames
+    assert frames.min() >= 99, "the right picture"
+    part = store.action_spec.components[0]
+    assert (part.low, part.high) == (-3.0, 4.0)
+
+
+def test_what_is_played_is_what_was_recorded(recorded: Run) -> None:
+    """5 steps recorded, 83 played: every key that defines the game comes from the store."""
+    store = EpisodeStore.open(recorded.episodes)
+    data = played_environment(recorded, store)
+    settings = store.header.config["data"]
+    assert {key: getattr(data, key) for key in GAME_KEYS} == {key: settings[key] for key in GAME_KEYS}
+    assert data.policy == recorded.config.data.policy
+    assert game_of_improve(recorded, store) == {key: settings[key] for key in GAME_KEYS}
+    assert make_env(data).action_spec == store.action_spec
+    [note] = game_notes(recorded, store)
+    for said in ("max_episode_steps = 5 (data.max_episode_steps: 0)", f"env = {ENV}", "frame_from", "action_bounds"):
+        assert (said in note) == (said != "frame_from"), "auto leaves the picture open"
+
+
+def test_eval_agent_plays_the_recorded_limit(recorded: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    report = stages.evaluate_agent(recorded, ["random", "repeat-last"])
+    for agent in report.data["agents"].values():
+        assert agent["lengths"] == [5, 5]
+        assert agent["returns"] == [10.0, 10.0]
+    assert "played as it was recorded" in capsys.readouterr().err
+
+
+def test_another_game_is_played_on_purpose_only(recorded: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    changes = ("eval.episodes=2", "eval.game={max_episode_steps=7, env_options={pay=3.0}}", "run.device='cpu'")
+    run = preset_run("tiny", recorded.folder, changes)
+    report = stages.evaluate_agent(run, ["random"])
+    assert report.data["agents"]["random"]["lengths"] == [7, 7]
+    assert report.data["agents"]["random"]["returns"] == [21.0, 21.0]
+    assert "max_episode_steps = 7 (recorded: 5)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("game", "message"), [("{height=8}", "eval.game has height"), ("{max_episode_steps='x'}", "eval.game.max_episode")]
+)
+def test_only_some_of_a_game_can_be_changed(tmp_path: Path, game: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        preset_run("tiny", tmp_path, (f"eval.game={game}",))
+
+
+def test_another_limit_is_not_appended(recorded: Run) -> None:
+    other = preset_run("tiny", recorded.folder, [*RECORDED, "data.max_episode_steps=6"])
+    with pytest.raises(InputError, match=r"data.max_episode_steps 5; this recording has 6"):
+        stages.record(other, append=True)
+    same = preset_run("tiny", recorded.folder, [*RECORDED, "data.frame_from='auto'"][:-1])
+    stages.record(same, append=True)
+    assert len(EpisodeStore.open(recorded.episodes).episodes) == 6
