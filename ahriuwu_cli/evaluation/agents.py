@@ -207,7 +207,7 @@ def _play(name: str, policy: Policy, data: DataSection, seeds: list[int], seed: 
         [seeds[index] for index in missing],
         policy_seed=seed,
         num_envs=side_by_side_envs(data),
-        max_steps=data.max_episode_steps,
+        max_steps=data.step_limit,
         task=data.task,
     )
     out.mkdir(parents=True, exist_ok=True)

@@ -17,10 +17,12 @@ from ahriuwu_cli.core.progress import counted
 from ahriuwu_cli.core.report import Report
 from ahriuwu_cli.core.training.loop import TrainResult
 from ahriuwu_cli.dynamics import train as dynamics_training
+from ahriuwu_cli.episodes.config import DataSection
 from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.evaluation.agents import evaluate_agents
 from ahriuwu_cli.evaluation.rollout import evaluate_rollout as judge_dream
 from ahriuwu_cli.games.environment import make_env
+from ahriuwu_cli.games.obedience import DISOBEDIENT, obeys_seed
 from ahriuwu_cli.games.policies import Policy
 from ahriuwu_cli.games.seeds import Stream, fresh_seeds
 from ahriuwu_cli.imagination import train as imagination_training
@@ -258,10 +260,11 @@ def compare_players(
     """
     out = run.evaluation / ("test" if stream is Stream.TEST else "agent")
     _tell_game(run, store)
+    data = played_environment(run, store, task)
     with exclusive(out):
         return evaluate_agents(
             {name: player.policy for name, player in players.items()},
-            played_environment(run, store, task),
+            data,
             out,
             run.config.eval,
             seed=run.config.run.seed,
@@ -269,6 +272,7 @@ def compare_players(
             stream=stream,
             fingerprints={name: player.fingerprint for name, player in players.items() if player.fingerprint},
             machine=run.config.run.model_dump(mode="json", include={"device", "precision", "threads"}),
+            seeded=_obeys_seed(data),
             overwrite=overwrite,
             tell=lambda line: print(line, file=sys.stderr),
         )
@@ -278,3 +282,15 @@ def _tell_game(run: Run, store: EpisodeStore) -> None:
     """Say where the game that is played is not the one that run.toml describes."""
     for note in game_notes(run, store):
         print(note, file=sys.stderr)
+
+
+def _obeys_seed(data: DataSection) -> bool:
+    """Whether two episodes of one seed are one episode, so that agents can be compared in pairs; says when not."""
+    env = make_env(data)
+    try:
+        obeys = obeys_seed(env)
+    finally:
+        env.close()
+    if not obeys:
+        print(DISOBEDIENT.format(env=data.env), file=sys.stderr)
+    return obeys

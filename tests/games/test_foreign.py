@@ -104,7 +104,7 @@ def test_a_failure_names_whose_it_is_and_where(
 
 
 def test_options_that_are_not_taken_are_no_fault_of_the_code(game: Callable[..., GameEnv]) -> None:
-    with pytest.raises(InputError, match="cannot be made with options .*size"):
+    with pytest.raises(InputError, match=r"cannot be made with options .*size"):
         game(size=3)
 
 

@@ -24,7 +24,7 @@ ENV = "Sided-v0"
 
 
 class Sided(gymnasium.Env[Any, Any]):
-    """Endless; shows one picture of two, steers without bounds, and gives a reward per step."""
+    """Endless; shows one picture of two, steers without bounds, and gives a reward per step, odd ones if deaf."""
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 30}  # noqa: RUF012
     observation_space = spaces.Dict(
@@ -32,16 +32,18 @@ class Sided(gymnasium.Env[Any, Any]):
     )
     action_space = spaces.Box(-np.inf, np.inf, (1,), np.float64)
 
-    def __init__(self, pay: float = 1.0, render_mode: str | None = None) -> None:
-        self.pay, self.render_mode = pay, render_mode
+    def __init__(self, pay: float = 1.0, deaf: bool = False, render_mode: str | None = None) -> None:
+        self.pay, self.deaf, self.render_mode = pay, deaf, render_mode
+        self.played = 0
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
+        self.played += 1
         return self.pictures(), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         assert self.action_space.contains(action)
-        return self.pictures(), self.pay, False, False, {}
+        return self.pictures(), self.pay + self.deaf * self.played, False, False, {}
 
     def pictures(self) -> dict[str, np.ndarray]:
         left = self.np_random.integers(0, 100, (32, 40, 3), np.uint8)
@@ -106,6 +108,17 @@ def test_another_game_is_played_on_purpose_only(recorded: Run, capsys: pytest.Ca
     assert report.data["agents"]["random"]["lengths"] == [7, 7]
     assert report.data["agents"]["random"]["returns"] == [21.0, 21.0]
     assert "max_episode_steps = 7 (recorded: 5)" in capsys.readouterr().err
+
+
+def test_pairs_are_claimed_only_where_the_seed_is_obeyed(recorded: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    changes = ("eval.episodes=3", "eval.game={env_options={deaf=true}}", "run.device='cpu'")
+    deaf = preset_run("tiny", recorded.folder, changes)
+    for run, seeded in ((recorded, True), (deaf, False)):
+        report = stages.evaluate_agent(run, ["random", "repeat-last"])
+        assert report.data["environment"]["seeded"] is seeded
+        assert report.data["paired"] is seeded
+        assert any("paired episodes" in note for note in report.notes) is seeded
+        assert ("does not obey its seed" in capsys.readouterr().err) is not seeded
 
 
 @pytest.mark.parametrize(
