@@ -5,13 +5,14 @@ Shapes: N slots, T steps, H x W pixels, A = ActionSpec.dim.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ahriuwu_cli.core.errors import DataError
+from ahriuwu_cli.core.errors import DataError, ForeignError
 from ahriuwu_cli.core.specs import ActionSpec
 from ahriuwu_cli.episodes.actions import POLICY_HINT
 from ahriuwu_cli.episodes.episode import Episode
@@ -118,7 +119,7 @@ def stream_episodes(
             frames = np.stack([slot.frame for slot in slots])  # (N, H, W, 3)
             first = np.array([not slot.rewards for slot in slots])  # (N,)
             rows = policy.act(frames, first, [slot.info for slot in slots])  # (N, A)
-            _check_rows(rows, num_slots, spec)
+            _check_rows(rows, [slot.running for slot in slots], spec, policy.name)
             for slot, row in zip(slots, rows, strict=True):
                 if not slot.running:
                     continue
@@ -138,8 +139,7 @@ def stream_episodes(
     finally:
         for slot in slots:
             slot.close()
-        for env in envs:
-            env.close()
+        _close(envs, unwinding=sys.exc_info()[0] is not None)
 
 
 def _report_bad(on_bad: Callable[[int, DataError], None] | None, index: int, error: DataError) -> None:
@@ -154,12 +154,29 @@ def event_columns(steps: Sequence[Mapping[str, float]]) -> dict[str, np.ndarray]
     return {name: np.array([step.get(name, 0) for step in steps], np.float32) for name in names}
 
 
-def _check_rows(rows: np.ndarray, num_slots: int, spec: ActionSpec) -> None:
-    if rows.shape != (num_slots, spec.dim):
+def _check_rows(rows: np.ndarray, running: Sequence[bool], spec: ActionSpec, policy: str) -> None:
+    if rows.shape != (len(running), spec.dim):
         raise DataError(
-            f"the policy gave actions of shape {rows.shape}; expected {(num_slots, spec.dim)}",
+            f"the policy {policy} gave actions of shape {rows.shape}; expected {(len(running), spec.dim)}",
             hint=POLICY_HINT,
         )
+    if not np.isfinite(rows[np.array(running)]).all():
+        raise DataError(
+            f"the policy {policy} gave an action that is not a finite number",
+            hint="correct the policy; of an agent, look at its weights with `ahriuwu doctor`",
+        )
+
+
+def _close(envs: Sequence[GameEnv], *, unwinding: bool) -> None:
+    """Close all environments; the first that fails at it is told, unless something else has failed before."""
+    failures = []
+    for env in envs:
+        try:
+            env.close()
+        except ForeignError as error:
+            failures.append(error)
+    if failures and not unwinding:
+        raise failures[0]
 
 
 class _Slot:
@@ -202,10 +219,10 @@ class _Slot:
         self._tape.append(step.frame)
         self.rewards.append(step.reward)
         self._events.append(events_of(step.info))
-        self.info = {**step.info, EPISODE_SEED: self.seed}
         cut = step.truncated or len(self.rewards) == self._max_steps
         if not (step.terminal or cut):
-            return None
+            self.info = {**step.info, EPISODE_SEED: self.seed}
+            return None  # what is said at the end may lack an expert's action, and no policy needs it
         self.running = False
         return self._finish(step)
 

@@ -181,7 +181,8 @@ def test_what_a_game_prints_is_not_in_the_data(game: Callable[..., GameEnv], tmp
     """`--json` stays JSON, whether Python, a shell or a C library of the game writes."""
     code = "from ahriuwu_cli.cli.main import main; main()"
     command = ["data", "record", "--env", "foreign_game:Foreign-v0", "--out", "e", "--episodes", "2", "--json"]
-    house = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    house = {**buffered, "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=True, env=house)
     assert done.stdout.startswith("{\n")
     assert done.stdout.endswith("}\n")

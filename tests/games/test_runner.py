@@ -1,11 +1,14 @@
 """Playing in lock-step: order, determinism that does not depend on batching, flags, limits, slots."""
 
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
 
+import gymnasium
 import numpy as np
 import pytest
+from gymnasium import spaces
 
-from ahriuwu_cli.core.errors import DataError
+from ahriuwu_cli.core.errors import DataError, ForeignError
 from ahriuwu_cli.episodes.episode import ARRAYS, Episode
 from ahriuwu_cli.games.environment import GameEnv
 from ahriuwu_cli.games.policies import NoisyExpertPolicy, RandomPolicy
@@ -164,3 +167,57 @@ def test_a_policy_may_use_its_array_again() -> None:
 
     episode = play_episodes(make_env, Alternating(), [0], policy_seed=0)[0]
     assert episode.actions[:4, 0].tolist() == [1, 2, 0, 1]
+
+
+# ---------------------------------------------------------------- games with faults of their own
+
+
+class Brittle(gymnasium.Env):
+    """An expert that has nothing to say at the end, and a close that may fail."""
+
+    observation_space = spaces.Box(0, 255, (32, 32, 3), np.uint8)
+    action_space = spaces.Discrete(3)
+    closed: ClassVar[list[int]] = []
+
+    def __init__(self, brittle: bool = False, broken: bool = False) -> None:
+        self.brittle, self.broken = brittle, broken
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        self.left = 2 + (seed or 0)
+        return np.zeros((32, 32, 3), np.uint8), {"expert_action": 1}
+
+    def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        if self.broken:
+            raise LookupError("broken")
+        self.left -= 1
+        info = {"expert_action": 1} if self.left else {}
+        return np.zeros((32, 32, 3), np.uint8), 0.0, not self.left, False, info
+
+    def close(self) -> None:
+        self.closed.append(1)
+        if self.brittle:
+            raise OSError("no such window")
+
+
+@pytest.fixture
+def brittle() -> Iterator[Callable[..., GameEnv]]:
+    Brittle.closed.clear()
+    gymnasium.register("Brittle-v0", entry_point=Brittle)
+    yield lambda **options: GameEnv("Brittle-v0", height=32, width=32, options=options)
+    del gymnasium.registry["Brittle-v0"]
+
+
+def test_an_expert_need_not_speak_at_the_end(brittle: Callable[..., GameEnv]) -> None:
+    """The shorter episode is over while the longer one is still played."""
+    episodes = play_episodes(brittle, NoisyExpertPolicy(SPEC, 0.0), [0, 5], policy_seed=0)
+    assert [episode.num_steps for episode in episodes] == [2, 7]
+    assert all((episode.actions == 1).all() for episode in episodes)
+
+
+def test_all_environments_are_closed_and_a_failure_of_one_is_told(brittle: Callable[..., GameEnv]) -> None:
+    with pytest.raises(ForeignError, match="Brittle-v0 failed in close: OSError: no such window"):
+        play_episodes(lambda: brittle(brittle=True), RandomPolicy(SPEC), [0, 1, 2], policy_seed=0)
+    assert len(Brittle.closed) == 3
+    with pytest.raises(ForeignError, match="failed in step 0: LookupError: broken"):
+        play_episodes(lambda: brittle(brittle=True, broken=True), RandomPolicy(SPEC), [0, 1], policy_seed=0)
+    assert len(Brittle.closed) == 5
