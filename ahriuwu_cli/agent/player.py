@@ -108,9 +108,9 @@ class AgentPolicy:
             agent = self._dream.observe(z, *blocks)
             assert agent is not None
             logits = self._agent.model.policy_now(agent[:, 0])  # (N, K)
-        if logits.isnan().any():  # a choice among them would be an action like any other (pitfall 15)
+        if not logits.isfinite().all():  # a choice among them would be an action like any other (pitfall 15)
             raise DataError(
-                f"agent {self.name} gives no numbers (NaN) for its actions",
+                f"agent {self.name} gives no finite numbers (NaN, inf) for its actions",
                 hint="its weights are broken; look at them with `ahriuwu doctor`",
             )
         distribution = ActionDistribution(self._agent.model.choices, logits, self._temperature)

@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Categorical, kl_divergence
 
 from ahriuwu_cli.agent.distribution import ActionChoices, ActionDistribution, binary_loss
-from ahriuwu_cli.core.specs import ActionComponent, ActionSpec
+from ahriuwu_cli.core.specs import WIDEST_BOUND, ActionComponent, ActionSpec
 from ahriuwu_cli.episodes.actions import ActionRange
+from ahriuwu_cli.evaluation.behaviour import ActionTally
 from ahriuwu_cli.evaluation.config import EvalSection
 from ahriuwu_cli.imagination.config import ImagineSection
 
@@ -161,3 +162,16 @@ def test_binary_loss_by_hand():
     loss = binary_loss(torch.tensor([0.0, 2.0, 2.0], dtype=torch.bfloat16), torch.tensor([True, True, False]))
     assert loss.tolist() == pytest.approx([math.log(2), math.log1p(math.exp(-2)), 2 + math.log1p(math.exp(-2))])
     assert loss.dtype == torch.float32
+
+
+def test_the_widest_bounds_stay_finite() -> None:
+    """Bounds of float32's largest number overflowed to inf, and every step was skipped."""
+    wide = choices_of(ActionComponent(name="wide", type="continuous", low=-WIDEST_BOUND, high=WIDEST_BOUND))
+    distribution = ActionDistribution(wide, torch.linspace(-2, 2, 3 * wide.num_logits).reshape(3, -1))
+    row = distribution.sample(torch.rand(3, wide.num_logits))
+    for numbers in (row, distribution.log_prob(row), distribution.entropy(), distribution.mode()):
+        assert numbers.isfinite().all()
+    torch.testing.assert_close(wide.quantise(row), row)
+    tally = ActionTally(wide.spec)
+    tally.add(row.numpy())
+    assert np.isfinite(tally.facts()["components"]["wide"]["spread"]).all()

@@ -12,7 +12,7 @@ from ahriuwu_cli.agent.checkpoint import LoadedAgent, load_agent
 from ahriuwu_cli.agent.player import AgentPolicy, load_player
 from ahriuwu_cli.agent.train import finetune_agent
 from ahriuwu_cli.core.artifact import read_header, read_weights, write_weights
-from ahriuwu_cli.core.errors import ArtifactError, InputError
+from ahriuwu_cli.core.errors import ArtifactError, DataError, InputError
 from ahriuwu_cli.core.specs import ActionComponent, ActionSpec
 from ahriuwu_cli.dynamics.shortcut_forcing import corrupt, snap
 from ahriuwu_cli.episodes.alignment import to_blocks
@@ -200,3 +200,12 @@ def test_tasks_are_named(packed_run, agent_path, cpu_runtime):
     AgentPolicy("a", agent, tokenizer, cpu_runtime, temperature=1.0, task="play")
     with pytest.raises(InputError, match="knows no task 'fly'; expected one of play"):
         AgentPolicy("a", agent, tokenizer, cpu_runtime, temperature=1.0, task="fly")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_logits_that_are_no_finite_numbers_are_no_choice(packed_run, player, value):
+    """Pitfall 15: among NaN the first action is as large as any, and was played."""
+    with torch.no_grad():
+        player._agent.model.policy.net.out.bias[0] = value
+    with pytest.raises(DataError, match="agent agent gives no finite numbers"):
+        play(packed_run, player)

@@ -52,3 +52,19 @@ def test_another_layout_is_another_layout(change: dict[str, object]) -> None:
     spec = LatentSpec(num_tokens=4, dim_token=2, layout="grid 2x2")
     assert spec.same_layout(spec.model_copy(update={"mean": (0.0, 1.0), "std": (1.0, 2.0)}))
     assert not spec.same_layout(spec.model_copy(update=change))
+
+
+FLOAT_MAX = 3.4028235e38
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(-FLOAT_MAX, FLOAT_MAX), (0, 1e11), (1, 1), (1, 1 + 1e-9), (1e9, 1e9 + 1), (0, 1e-40), (None, 1)]
+)
+def test_bounds_that_32_bits_make_nothing_of_are_refused(low, high):
+    with pytest.raises(ValidationError):
+        ActionComponent(name="aim", type="continuous", low=low, high=high)
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1e10, 1e10), (0, 2**32 - 1), (0, 1e-6), (255, 256)])
+def test_bounds_of_any_use_are_taken(low, high):
+    assert ActionComponent(name="aim", type="continuous", low=low, high=high).high == high

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ahriuwu_cli.core.specs import ActionComponent, ActionSpec
+from ahriuwu_cli.core.specs import WIDEST_BOUND, ActionComponent, ActionSpec
 from ahriuwu_cli.dynamics.actions import ActionEmbedding
 
 ROW = (2.0, 1.0, 0.0, 0.0, 3.0)  # move 2, first key down, aim (0, 3) of -1..3
@@ -60,3 +60,22 @@ def test_components_may_be_called_like_parts_of_a_module():
     embed = ActionEmbedding(spec, 1, 4)
     assert embed(torch.zeros(2, 3, 5), torch.ones(2, 3, dtype=torch.bool)).shape == (2, 3, 1, 4)
     assert len(embed.state_dict()) == 1 + len(names)
+
+
+def test_names_with_dots_slashes_and_percents_are_tensors_of_their_own():
+    """A module's name has no dots, and the names of nested actions may."""
+    names = ("a.b", "a/b", "a%2Eb", "a~1b", "forward")
+    spec = ActionSpec(components=tuple(ActionComponent(name=name, type="binary") for name in names))
+    embed = ActionEmbedding(spec, num_tokens=1, dim=4)
+    assert len(embed.components) == len(names)
+    again = ActionEmbedding(spec, num_tokens=1, dim=4)
+    again.load_state_dict(embed.state_dict())
+    row = (1.0, 0.0, 1.0, 0.0, 1.0)
+    torch.testing.assert_close(tokens(embed, row), tokens(again, row), rtol=0, atol=0)
+
+
+def test_the_widest_bounds_stay_finite():
+    part = ActionComponent(name="aim", type="continuous", low=-WIDEST_BOUND, high=WIDEST_BOUND)
+    embed = ActionEmbedding(ActionSpec(components=(part,)), num_tokens=1, dim=4)
+    for value in (-WIDEST_BOUND, 0.0, WIDEST_BOUND):
+        assert tokens(embed, (value,)).isfinite().all()

@@ -154,7 +154,7 @@ def boxes(draw: st.DrawFn) -> spaces.Box:
     return spaces.Box(np.array(low, dtype), np.array(high, dtype), dtype=dtype)
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(boxes(), st.integers(0, 2**31))
 def test_every_row_in_range_is_an_action_of_the_box(box: spaces.Box, seed: int) -> None:
     """Pitfall 46: for every type, at both bounds and between, what reaches the environment is in its space."""
@@ -240,7 +240,7 @@ NESTED = st.recursive(
 )
 
 
-@settings(max_examples=80)
+@settings(max_examples=40)
 @given(NESTED, st.integers(0, 1000))
 def test_names_are_unique_and_lead_back(space: spaces.Space, seed: int) -> None:
     """Keys with dots, slashes, tildes or nothing in them: names are unique, and each leads to its part."""

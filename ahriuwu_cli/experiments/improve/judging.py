@@ -75,7 +75,7 @@ def _asked(plan: Plan, number: int) -> dict[str, Any]:
         "temperature": config.eval.temperature,
         "confidence": config.eval.confidence,
         "seed": config.run.seed,
-    }
+    } | ({"game": config.eval.game} if config.eval.game else {})
 
 
 def _difference(comparisons: list[dict[str, Any]], agent: str, baseline: str) -> dict[str, Any]:

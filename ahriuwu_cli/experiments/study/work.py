@@ -127,7 +127,7 @@ def _asked(plan: Plan, item: Item) -> dict[str, Any]:
         "confidence": settings.confidence,
         "max_episode_steps": run.config.data.max_episode_steps,
         "seed": item.seed,
-    }
+    } | ({"game": settings.game} if settings.game else {})
 
 
 def cpu_minutes(trainings: dict[str, Training]) -> dict[str, float | None]:
