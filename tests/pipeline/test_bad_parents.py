@@ -97,7 +97,7 @@ def other_game() -> str:
 def test_store_of_another_environment(refused, run_dir, other_game) -> None:
     append = ("data", "record", "--append", "-c", run_dir / "run.toml")
     error, hint = refused(2, *append, "--env", other_game, "--policy", "random")
-    assert "was recorded with environment ahriuwu/Bricks-v0; this recording has test/Other-v0" in error
+    assert "was recorded with data.env ahriuwu/Bricks-v0; this recording has test/Other-v0" in error
     assert "another run folder" in hint
     assert "environment options {}" in refused(2, *append, "-s", "data.env_options={sticky=0.5}")[0]
     assert "frame spec" in refused(2, *append, "-s", "data.height=64")[0]
