@@ -99,8 +99,8 @@ def test_store_of_another_environment(refused, run_dir, other_game) -> None:
     error, hint = refused(2, *append, "--env", other_game, "--policy", "random")
     assert "was recorded with data.env ahriuwu/Bricks-v0; this recording has test/Other-v0" in error
     assert "another run folder" in hint
-    assert "environment options {}" in refused(2, *append, "-s", "data.env_options={sticky=0.5}")[0]
-    assert "frame spec" in refused(2, *append, "-s", "data.height=64")[0]
+    assert "data.env_options {}" in refused(2, *append, "-s", "data.env_options={sticky=0.5}")[0]
+    assert "data.height 32" in refused(2, *append, "-s", "data.height=64")[0]
 
 
 def test_no_expert_to_follow(refused, run_dir, other_game) -> None:
