@@ -26,13 +26,18 @@ def run(
         bool, typer.Option("--base-only", help="Only make the data and the world model that the seeds share.")
     ] = False,
     table_only: Annotated[bool, typer.Option("--table-only", help="Only make the table of what there is.")] = False,
+    thaw: Annotated[
+        bool,
+        typer.Option("--thaw", help="Go on with settings that changed after a seed had started; the table says so."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Train the agents of every seed, let them play, pool their returns, and say who beats whom.
 
     Writes results.json and table.md beside the config. What is done and unchanged is skipped, so an interrupted
-    call goes on where it stopped. Several processes can share the work once --base-only is done: give each other
-    seeds.
+    call goes on where it stopped. Several processes can share the work once --base-only is done: a seed that
+    another one is at is passed over. Settings are frozen when the first seed starts, and its agents play episodes
+    that nothing else plays.
     """
     from ahriuwu_cli.experiments.study import Request, run_study
 
@@ -44,6 +49,7 @@ def run(
             seeds=seed or (),
             base_only=base_only,
             table_only=table_only,
+            thaw=thaw,
         )
     )
     render(report, as_json)

@@ -27,6 +27,9 @@ TEST = "two-sided exact sign-flip test over the mean differences of the training
 ABOVE, SAME, WORSE, FEW = "above", "no difference shown", "worse", "not enough seeds"
 """What can be said of an agent beside another; see `verdict`."""
 
+ROUNDING = 1e-9
+"""Seeds that differ by a smaller share of their values differ by nothing."""
+
 Returns = Sequence[NDArray[np.float64]]
 """By training seed, the return of each episode (N,)."""
 
@@ -136,7 +139,7 @@ def seed_test(differences: ArrayLike, seed: int) -> SeedTest:
         seed: of the flips where there are too many to try all.
     """
     values = finite_sample("differences", differences)
-    spread = len(values) > 1 and float(np.ptp(values)) > 0.0
+    spread = len(values) > 1 and float(np.ptp(values)) > ROUNDING * float(np.abs(values).max())
     t_p_value = float(stats.ttest_1samp(values, 0.0).pvalue) if spread else math.nan
     return SeedTest(float(values.mean()), sign_flip_p_value(values, seed), t_p_value, len(values))
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
@@ -176,7 +177,8 @@ def tokenizer_training(run: Run, name: str = "tokenizer") -> Training:
 def prepare_data(run: Run, name: str = "") -> None:
     """Record, train the tokenizer, encode and pack, as far as that is not done; `name` stands before what is said."""
     for stage in recording_left(run):
-        say(f"{name}{stage().title}")
+        with _counted(run, "episodes"):
+            say(f"{name}{stage().title}")
     tokenizer_training(run, f"{name}tokenizer").finish()
     made: tuple[tuple[Kind, Path, Callable[[Run], Report]], ...] = (
         ("latents", run.latents, stages.build_latents),
@@ -184,7 +186,28 @@ def prepare_data(run: Run, name: str = "") -> None:
     )
     for kind, path, make in made:
         if not is_current(run, path, kind, same=KINDS):
-            say(f"{name}{make(run).title}")
+            with _counted(run, kind):
+                say(f"{name}{make(run).title}")
+
+
+DATA_COST = "data-cost.json"
+
+
+def data_minutes(run: Run) -> dict[str, float | None]:
+    """Processor minutes of recording, encoding and packing in a run, None where they were not counted."""
+    seconds = read_json(run.folder / DATA_COST)
+    return {kind: seconds[kind] / 60 if kind in seconds else None for kind in ("episodes", "latents", "packed")}
+
+
+@contextmanager
+def _counted(run: Run, kind: Kind) -> Iterator[None]:
+    """Add the processor time of what is done to what this kind took before."""
+    path, started = run.folder / DATA_COST, time.process_time()
+    try:
+        yield
+    finally:
+        before = read_json(path)
+        write_json(path, before | {kind: before.get(kind, 0.0) + time.process_time() - started})
 
 
 def _part(config: Mapping[str, Any], place: str) -> Any:

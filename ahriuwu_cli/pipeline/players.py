@@ -193,13 +193,17 @@ def _files(run: Run, recorded: DataSection) -> dict[str, Path]:
     }  # fmt: skip
 
 
-def _require_expert(data: DataSection) -> None:
+def offers_expert(data: DataSection) -> bool:
+    """True when the environment says what an expert would do."""
     env = make_env(data)
     try:
-        offered = EXPERT_ACTION in env.reset(0)[1]
+        return EXPERT_ACTION in env.reset(0)[1]
     finally:
         env.close()
-    if not offered:
+
+
+def _require_expert(data: DataSection) -> None:
+    if not offers_expert(data):
         raise InputError(
             f"{data.env} offers no expert: its info has no {EXPERT_ACTION!r}",
             hint="leave expert out of --agents, or wrap the environment with an expert",

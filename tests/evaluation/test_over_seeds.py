@@ -54,7 +54,7 @@ def test_one_seed_says_nothing() -> None:
     test = seed_test([5.0], 0)
     assert test.p_value == 1.0 and np.isnan(test.t_p_value)
     assert np.isnan(seed_interval(5.0, np.zeros(999), 1, 0.95)[1:]).all()
-    assert np.isnan(seed_test([2.0, 2.0], 0).t_p_value)
+    assert np.isnan(seed_test([2.0, 2.0 + 1e-15], 0).t_p_value)
 
 
 def test_constant_seeds_vary_only_by_the_draw_of_seeds() -> None:

@@ -174,7 +174,7 @@ def test_the_base_is_made_first(ahriuwu, run_dir, tmp_path) -> None:
     (config / "ablation.toml").write_text(ABLATION)
     outcome = ahriuwu("ablate", "-c", config / "ablation.toml", "--dir", folder, "--base-only")
     assert outcome.code == 0, outcome.err
-    assert {path.name for path in folder.iterdir()} == {"episodes", "tokenizer", "latents", "packed"}
+    assert {path.name for path in folder.iterdir()} == {"episodes", "tokenizer", "latents", "packed", "data-cost.json"}
     for kind in ("packed", "latents"):
         assert read_header(folder / kind, kind).fingerprint == read_header(run_dir / kind, kind).fingerprint
     assert sorted(path.name for path in config.iterdir()) == ["ablation.toml", "run.toml"]

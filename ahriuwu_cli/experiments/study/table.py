@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
 from ahriuwu_cli.core.report import Report
 from ahriuwu_cli.evaluation.ladder import LABELS
 from ahriuwu_cli.evaluation.over_seeds import FEW
+from ahriuwu_cli.experiments.study.plan import USUAL
+from ahriuwu_cli.experiments.study.search import JUDGE, UNIFORM
 
-USUAL = ("random", "repeat-last", "dataset", "scratch", "bc", "imagination")
-"""Who belongs into every table."""
+WORLD = {
+    "episodes": "recording",
+    "tokenizer": "tokenizer",
+    "latents": "encoding",
+    "packed": "packing",
+    "dynamics": "dynamics",
+}
+"""What a world takes, by artifact."""
+NEAR_UNIFORM = 0.95
+"""A loss above this share of the uniform one is called hardly learned."""
 
 
 def make_table(results: Mapping[str, Any]) -> Report:
@@ -19,14 +29,17 @@ def make_table(results: Mapping[str, Any]) -> Report:
     seeds: Sequence[Mapping[str, Any]] = results["seeds"]
     level = f"{100 * results['confidence']:g} %"
     columns = ["agent", "mean return", f"{level} interval", *(f"seed {entry['seed']}" for entry in seeds), "CPU min"]
+    losses = _heldout(results)
+    columns += ["held-out loss"] if losses else []
     order = [*(name for name in results["agents"] if name != "expert"), *({"expert"} & set(results["agents"]))]
     rows, notes = [], []
     if seeds:
-        rows = [_row(name, results) for name in order]
-        notes = [*verdicts(results), _method(results, level), _origin(results), *_cost(results)]
+        rows = [_row(name, results) + ([_loss(losses.get(name))] if losses else []) for name in order]
+        notes = [*verdicts(results), _method(results, level), _origin(results), *_cost(results), *_learned(losses)]
         absent = [LABELS[name] for name in USUAL if name not in results["agents"]]
         if absent:
             notes.append(f"did not play: {', '.join(absent)}")
+    notes += _search(results.get("search"))
     if results["missing"]:
         notes.append(f"missing: {', '.join(results['missing'])}")
     return Report(f"study {results['name']}: {results['game']}", columns, rows, dict(results), notes)
@@ -65,8 +78,66 @@ def _method(results: Mapping[str, Any], level: str) -> str:
 def _origin(results: Mapping[str, Any]) -> str:
     """Pitfall 38: where the episodes come from."""
     if results.get("stream") == "test":
-        return "the episodes come from the test stream, which nothing else plays"
+        return f"the episodes come from the test stream, which nothing else plays; {_frozen(results['frozen'])}"
     return "the episodes come from the stream that `eval agent` plays too, so settings may have been tuned on them"
+
+
+def _frozen(frozen: Mapping[str, Any] | None) -> str:
+    if frozen is None:
+        return "settings were not frozen"
+    text = f"settings {frozen['fingerprint']} were frozen before the first of them"
+    if frozen["changes"]:
+        changed = sorted({key for change in frozen["changes"] for key in change})
+        text += f", and CHANGED {len(frozen['changes'])} times since ({', '.join(changed)})"
+    return text if frozen["current"] else f"{text}; those of now are others"
+
+
+# ---------------------------------------------------------------- what was learned
+
+
+def _heldout(results: Mapping[str, Any]) -> dict[str, tuple[float, float | None]]:
+    """By agent, its held-out loss and the uniform one, means over seeds; empty where none was measured."""
+    found: dict[str, tuple[float, float | None]] = {}
+    for name in ("scratch", "bc", "imagination"):
+        measured = [entry.get("heldout", {}).get(name) or {} for entry in results["seeds"]]
+        losses, uniform = ([one[key] for one in measured if key in one] for key in (JUDGE, UNIFORM))
+        if losses:
+            found[name] = fmean(losses), fmean(uniform) if uniform else None
+    return found
+
+
+def _loss(found: tuple[float, float | None] | None) -> str:
+    if found is None:
+        return ""
+    return f"{found[0]:.3f}" + ("" if found[1] is None else f" (uniform {found[1]:.3f})")
+
+
+def _learned(losses: Mapping[str, tuple[float, float | None]]) -> list[str]:
+    """Pitfall 36: an agent that cloned nothing is no baseline."""
+    if not losses:
+        return []
+    blind = [LABELS[name] for name, (loss, uniform) in losses.items() if uniform and loss > NEAR_UNIFORM * uniform]
+    text = "held-out loss: mean negative log-likelihood per action of held-out episodes, in nats"
+    return [f"{text}; {', '.join(blind)} hardly learned to clone" if blind else text]
+
+
+def _search(search: Mapping[str, Any] | None) -> list[str]:
+    """One line for each agent whose learning rate was searched, with all tries."""
+    lines: list[str] = []
+    if search is None:
+        return lines
+    for agent, chosen in search["chosen"].items():
+        tries = sorted((one for one in search["tries"] if one["agent"] == agent), key=lambda one: one["learning_rate"])
+        text = ", ".join(f"{one['learning_rate']:g}: {_loss((one[JUDGE], one.get(UNIFORM)))}" for one in tries)
+        edge = chosen in (tries[0]["learning_rate"], tries[-1]["learning_rate"]) and len(tries) > 1
+        minutes = [one["cpu_minutes"] for one in tries if one["cpu_minutes"] is not None]
+        lines.append(
+            f"learning rate of {LABELS[agent]}: {chosen:g}, by held-out loss of {len(tries)} tries on seed "
+            f"{search['seed']} ({text})"
+            + (f"; {sum(minutes):.1f} CPU minutes" if minutes else "")
+            + ("; it is at the edge of what was tried" if edge else "")
+        )
+    return lines
 
 
 # ---------------------------------------------------------------- cost
@@ -77,23 +148,25 @@ def _cost(results: Mapping[str, Any]) -> list[str]:
     worlds = [entry["cpu_minutes"] for entry in results["seeds"]] if results["whole_roads"] else []
     if results["world_cpu_minutes"] is not None:
         worlds = [results["world_cpu_minutes"]]
-    world = _mean_minutes(worlds, ("tokenizer", "dynamics"))
+    world = _mean_minutes(worlds, WORLD)
     own = _mean_minutes([entry["cpu_minutes"] for entry in results["seeds"]], ("scratch", "bc", "imagination"))
     shared = "of each seed" if results["whole_roads"] else "that all seeds share"
+    playing = _mean_minutes([entry.get("playing_cpu_minutes", {}) for entry in results["seeds"]], results["agents"])
     parts = [
         *([f"world {shared}: {_minutes(world)}"] if world else []),
         *([f"training of each seed: {_minutes(own)}"] if own else []),
+        *([f"playing of each seed: {_minutes(playing)}"] if playing else []),
     ]
     return [f"CPU minutes, means: {'; '.join(parts)}"] if parts else []
 
 
-def _mean_minutes(costs: Sequence[Mapping[str, float | None]], names: Sequence[str]) -> dict[str, float]:
+def _mean_minutes(costs: Sequence[Mapping[str, float | None]], names: Iterable[str]) -> dict[str, float]:
     known = {name: [value for cost in costs if (value := cost.get(name)) is not None] for name in names}
     return {name: fmean(values) for name, values in known.items() if values}
 
 
 def _minutes(cost: Mapping[str, float]) -> str:
-    return ", ".join(f"{LABELS.get(name, name)} {value:.1f}" for name, value in cost.items())
+    return ", ".join(f"{LABELS.get(name) or WORLD[name]} {value:.1f}" for name, value in cost.items())
 
 
 # ---------------------------------------------------------------- verdicts

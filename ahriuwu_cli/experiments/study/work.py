@@ -11,10 +11,15 @@ from ahriuwu_cli.core.artifact import Kind, read_header
 from ahriuwu_cli.core.config import Section
 from ahriuwu_cli.core.files import write_json, write_text
 from ahriuwu_cli.core.report import Report
-from ahriuwu_cli.experiments.plans import Training, prepare_data, read_json, say, tokenizer_training
+from ahriuwu_cli.episodes.store import EpisodeStore
+from ahriuwu_cli.evaluation.agents import require_all_played
+from ahriuwu_cli.evaluation.seal import seal_fault
+from ahriuwu_cli.experiments.plans import Training, data_minutes, prepare_data, read_json, say, tokenizer_training
 from ahriuwu_cli.experiments.study.plan import Item, Plan
+from ahriuwu_cli.games.seeds import Stream
 from ahriuwu_cli.pipeline import stages
 from ahriuwu_cli.pipeline.config import CONFIG_NAME, Run
+from ahriuwu_cli.pipeline.players import offers_expert, played_environment
 from ahriuwu_cli.pipeline.template import render_config
 
 # ---------------------------------------------------------------- the world
@@ -22,6 +27,7 @@ from ahriuwu_cli.pipeline.template import render_config
 
 def prepare_world(plan: Plan, run: Run, name: str = "") -> None:
     """Record, encode and learn the dynamics in `run`, as far as that is not done and some agent needs it."""
+    _write_config(plan, run)
     prepare_data(run, name)
     if _needs_world(plan):
         _dynamics_training(run, name).finish()
@@ -53,30 +59,40 @@ def _dynamics_training(run: Run, name: str) -> Training:
 def work_on(plan: Plan, item: Item) -> None:
     """Train a seed's agents and let all agents play, as far as that is not done."""
     if plan.settings.whole_roads:
-        _write_config(item)
         prepare_world(plan, item.run, f"{item}: ")
     for training in agent_trainings(plan, item).values():
         training.finish()
     if read_result(plan, item) is None:
         say(f"{item}: playing")
-        facts = stages.evaluate_agent(item.run, plan.agents).data
-        write_json(item.result, {"asked": _asked(plan, item), "facts": facts})
+        report = stages.evaluate_agent(item.run, _playing(plan, item), stream=Stream.TEST)
+        require_all_played(report)
+        write_json(item.result, {"asked": _asked(plan, item), "facts": report.data})
 
 
-def agent_trainings(plan: Plan, item: Item) -> dict[str, Training]:
-    """The trainings of a seed's agents, by the agents' names, in the order they are made."""
+def _playing(plan: Plan, item: Item) -> list[str]:
+    """Who plays: all of the plan, but no expert that the environment does not offer."""
+    game = played_environment(item.run, EpisodeStore.open(item.run.episodes))
+    if "expert" not in plan.agents or offers_expert(game):
+        return plan.agents
+    say(f"{item}: {game.env} offers no expert, who is left out")
+    return [name for name in plan.agents if name != "expert"]
+
+
+def agent_trainings(plan: Plan, item: Item, said: str = "") -> dict[str, Training]:
+    """The trainings of a seed's agents, by the agents' names, in the order they are made; `said` before the name."""
+    said = said or f"{item}: "
     run, baseline = item.run, item.baseline
     dynamics = baseline.config.dynamics
     sizes = {"dynamics.model": dynamics.model, "dynamics.sampler": dynamics.sampler}
     trainings = {
         "scratch": _training(
             baseline, "agent", run.scratch, {"agent": baseline.config.agent, **sizes}, stages.train_scratch,
-            f"{item}: scratch",
+            f"{said}scratch",
         ),
-        "bc": _training(run, "agent", run.agent, {"agent": run.config.agent}, stages.finetune_agent, f"{item}: bc"),
+        "bc": _training(run, "agent", run.agent, {"agent": run.config.agent}, stages.finetune_agent, f"{said}bc"),
         "imagination": _training(
             run, "imagination", run.imagination, {"imagine": run.config.imagine}, stages.train_imagination,
-            f"{item}: imagination",
+            f"{said}imagination",
         ),
     }  # fmt: skip
     wanted = {*plan.agents, *(["bc"] if "imagination" in plan.agents else [])}
@@ -90,9 +106,11 @@ def _training(
     return Training(run, kind, weights, sections, stage, name, weights.parent / "cost.json")
 
 
-def _write_config(item: Item) -> None:
-    """A whole road is a run like any other: its folder says how it was made."""
-    text, path = render_config(item.run.config), item.place / CONFIG_NAME
+def _write_config(plan: Plan, run: Run) -> None:
+    """A world is a run like any other: its folder says how it was made, unless the study's own config lies there."""
+    text, path = render_config(run.config), run.folder / CONFIG_NAME
+    if path.exists() and path.samefile(plan.path.parent / plan.settings.run):
+        return
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         write_text(path, text)
 
@@ -101,13 +119,13 @@ def _write_config(item: Item) -> None:
 
 
 def read_result(plan: Plan, item: Item) -> dict[str, Any] | None:
-    """What a seed's agents reached, as agents.json has it; None unless it is of the agents and questions of now."""
+    """What a seed's agents reached, as agents.json has it; None unless it is of the agents and questions of now, as written."""
     trainings = [*world_trainings(plan, world_of(plan, item)).values(), *agent_trainings(plan, item).values()]
     if not item.run.episodes.exists() or not all(training.is_done() for training in trainings):
         return None
     result = read_json(item.result)
-    facts: dict[str, Any] | None = result.get("facts")
-    return facts if result.get("asked") == _asked(plan, item) else None
+    facts: dict[str, Any] = result.get("facts", {})
+    return facts if result.get("asked") == _asked(plan, item) and seal_fault(facts) is None else None
 
 
 def _asked(plan: Plan, item: Item) -> dict[str, Any]:
@@ -116,6 +134,7 @@ def _asked(plan: Plan, item: Item) -> dict[str, Any]:
     played = {"scratch": run.scratch, "bc": run.agent, "imagination": run.imagination}
     return {
         "agents": plan.agents,
+        "stream": Stream.TEST.name.lower(),
         "fingerprints": {
             name: read_header(path, ("agent", "imagination")).fingerprint
             for name, path in played.items()
@@ -128,6 +147,11 @@ def _asked(plan: Plan, item: Item) -> dict[str, Any]:
         "max_episode_steps": run.config.data.max_episode_steps,
         "seed": item.seed,
     } | ({"game": settings.game} if settings.game else {})
+
+
+def world_minutes(plan: Plan, run: Run) -> dict[str, float | None]:
+    """Processor minutes of everything that the world in `run` took."""
+    return data_minutes(run) | cpu_minutes(world_trainings(plan, run))
 
 
 def cpu_minutes(trainings: dict[str, Training]) -> dict[str, float | None]:
