@@ -119,7 +119,7 @@ def _write_config(plan: Plan, run: Run) -> None:
 
 
 def read_result(plan: Plan, item: Item) -> dict[str, Any] | None:
-    """What a seed's agents reached, as agents.json has it; None unless it is of the agents and questions of now, as written."""
+    """What a seed's agents reached, as agents.json has it; None unless it is whole, and of what is asked now."""
     trainings = [*world_trainings(plan, world_of(plan, item)).values(), *agent_trainings(plan, item).values()]
     if not item.run.episodes.exists() or not all(training.is_done() for training in trainings):
         return None
