@@ -13,7 +13,7 @@ import numpy as np
 
 import ahriuwu_cli
 from ahriuwu_cli.core.errors import AhriuwuError, PlayError
-from ahriuwu_cli.core.files import TEMPORARY_SUFFIX, write_json
+from ahriuwu_cli.core.files import TEMPORARY_SUFFIX, remove_leftovers, write_json
 from ahriuwu_cli.core.report import Report
 from ahriuwu_cli.episodes.config import GAME_KEYS, DataSection
 from ahriuwu_cli.evaluation.behaviour import describe
@@ -84,6 +84,7 @@ def evaluate_agents(
     done: dict[str, Played] = {}
     failed: dict[str, dict[str, Any]] = {}
     first: Exception | None = None
+    remove_leftovers(out / "played")
     for name, policy in players.items():
         question = {
             "version": ahriuwu_cli.__version__,
