@@ -37,7 +37,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         ConfigError: it is not TOML; the message has the line.
     """
     if not path.is_file():
-        found = "is a folder" if path.is_dir() else "does not exist"
+        found = "is a folder" if path.is_dir() else "is no file" if path.exists() else "does not exist"
         raise InputError(
             f"{path} {found}; expected a run config",
             hint="write one with `ahriuwu init DIR --preset tiny`, or name another with --config",

@@ -9,6 +9,7 @@ from typing import Any
 from ahriuwu_cli.core.artifact import MADE_BY, Header, Kind
 from ahriuwu_cli.core.lineage import has_grown
 from ahriuwu_cli.core.specs import LatentSpec
+from ahriuwu_cli.doctor.checks import Subject
 from ahriuwu_cli.doctor.findings import Area, counted, first_few
 from ahriuwu_cli.episodes.alignment import num_latents
 from ahriuwu_cli.latents.manifest import latent_count
@@ -24,8 +25,9 @@ def frame_counts(header: Header) -> dict[str, int]:
     return {entry["id"]: entry["num_frames"] for entry in entries}
 
 
-def examine_counts(area: Area, header: Header, headers: Mapping[Kind, Header]) -> None:
+def examine_counts(area: Area, subject: Subject) -> None:
     """Pitfall 13: the latents hold every frame of every episode, the shards every latent."""
+    header, headers = subject.header, subject.headers
     mine = frame_counts(header)
     faults: list[str] = []
     parents: list[Kind] = ["episodes", "latents"] if header.kind == "packed" else ["episodes"]
@@ -79,8 +81,9 @@ def split_ids(header: Header) -> dict[str, list[str]]:
     return {split: [entry["id"] for entry in entries if entry["split"] == split] for split in SPLITS}
 
 
-def examine_split(area: Area, header: Header, headers: Mapping[Kind, Header]) -> None:
+def examine_split(area: Area, subject: Subject) -> None:
     """Pitfall 7: whole episodes are held out, and the same ones at every stage."""
+    header, headers = subject.header, subject.headers
     ids = split_ids(header)
     faults = [f"no {split} episode" for split in SPLITS if not ids[split]]
     if both := sorted(set(ids["train"]) & set(ids["heldout"])):
@@ -94,11 +97,12 @@ def examine_split(area: Area, header: Header, headers: Mapping[Kind, Header]) ->
     area.judge("split", faults, fine, hint if header.kind == "episodes" else "")
 
 
-def examine_tokenizer_split(area: Area, header: Header, headers: Mapping[Kind, Header]) -> None:
+def examine_tokenizer_split(area: Area, subject: Subject) -> None:
     """Pitfall 7: the tokenizer never saw what is held out now."""
-    if "episodes" not in headers or "heldout" not in header.info:
+    header, headers = subject.header, subject.headers
+    mine: Sequence[str] | None = header.info.get("heldout_episodes", header.info.get("heldout"))
+    if "episodes" not in headers or not isinstance(mine, list):
         return
-    mine: Sequence[str] = header.info["heldout"]
     heldout = _heldout_then(header, headers["episodes"], len(mine))
     later = " then" if has_grown(header, headers["episodes"]) else " now"
     area.judge(

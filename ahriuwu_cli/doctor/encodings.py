@@ -15,6 +15,7 @@ from ahriuwu_cli.core.artifact import Header, check_fingerprint
 from ahriuwu_cli.core.content import hash_file
 from ahriuwu_cli.core.specs import ActionSpec, LatentSpec
 from ahriuwu_cli.core.tensorfile import read_arrays
+from ahriuwu_cli.doctor.checks import Subject
 from ahriuwu_cli.doctor.findings import Area, Fault, counted, fault_of
 from ahriuwu_cli.episodes.events import event_array
 from ahriuwu_cli.episodes.manifest import Split
@@ -78,8 +79,9 @@ class Spread:
         return float(np.sqrt(np.maximum(square - mean**2, 0)).max())
 
 
-def examine_latents(area: Area, path: Path, header: Header) -> None:
+def examine_latents(area: Area, subject: Subject) -> None:
     """Read the latents of every episode: files, shapes, finite values, spread, recorded statistics."""
+    path, header = subject.path, subject.header
     _genuine(area, path, header)
     with area.guard("files"):
         spec = LatentSpec.model_validate(header.specs["latent"])
@@ -150,8 +152,9 @@ def _judge_statistics(area: Area, train: Spread, spec: LatentSpec) -> None:
 # ---------------------------------------------------------------- packed
 
 
-def examine_packed(area: Area, path: Path, header: Header) -> None:
+def examine_packed(area: Area, subject: Subject) -> None:
     """Read every shard, check where the episodes lie in them, and open both splits as training does."""
+    path, header = subject.path, subject.header
     genuine = _genuine(area, path, header)
     faults: list[str] = []
     with area.guard("shards"):

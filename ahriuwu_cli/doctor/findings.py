@@ -1,4 +1,4 @@
-"""What the doctor finds: one finding per check, gathered by area; faults become findings, never tracebacks."""
+"""What the doctor finds: one finding per look, gathered by area; faults become findings, never tracebacks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NUM_NAMED = 3
 
 @dataclass(frozen=True)
 class Finding:
-    """One check: where, what, how it came out, and for a problem what to do."""
+    """One check: where, what, how it came out, and what to do: always for a problem, where it helps for a note."""
 
     area: str
     check: str
@@ -34,7 +34,7 @@ class Area:
 
     Attributes:
         name: shown in the first column.
-        remedy: hint for faults that bring none of their own.
+        remedy: hint for faults that bring none of their own; a check may have another one (see `guard`).
     """
 
     name: str
@@ -45,9 +45,9 @@ class Area:
         """All is well."""
         self._add(check, "ok", found)
 
-    def note(self, check: str, found: str) -> None:
-        """Worth knowing, nothing wrong."""
-        self._add(check, "note", found)
+    def note(self, check: str, found: str, hint: str = "") -> None:
+        """Worth knowing, nothing wrong; the hint says what would change it."""
+        self._add(check, "note", found, hint)
 
     def problem(self, check: str, found: str, hint: str = "") -> None:
         """Something is wrong; without a hint the area's remedy is given."""
@@ -61,14 +61,22 @@ class Area:
             self.ok(check, fine)
 
     @contextmanager
-    def guard(self, check: str) -> Iterator[None]:
-        """Turn whatever is raised inside into a problem of `check`: a damaged file must not stop the rest."""
+    def guard(self, check: str, remedy: str = "") -> Iterator[None]:
+        """Turn whatever is raised inside into a problem of `check`: a damaged file must not stop the rest.
+
+        Args:
+            check: name of the check.
+            remedy: hint for faults inside that bring none of their own; empty for that of the area.
+        """
+        usual, self.remedy = self.remedy, remedy or self.remedy
         try:
             yield
         except AhriuwuError as error:
             self.problem(check, error.message, error.hint)
         except Exception as error:
             self.problem(check, f"cannot be checked: {reason(error)}")
+        finally:
+            self.remedy = usual
 
     def _add(self, check: str, status: Status, found: str, hint: str = "") -> None:
         self.findings.append(Finding(self.name, check, status, _line(found), _line(hint)))
@@ -110,7 +118,8 @@ def to_report(title: str, findings: Sequence[Finding], facts: dict[str, Any]) ->
     """
     problems = [finding for finding in findings if finding.status == "PROBLEM"]
     counts = Counter(finding.status for finding in findings)
-    notes = [f"hint for {finding.area}, {finding.check}: {finding.hint}" for finding in problems]
+    told = [*(finding for finding in findings if finding.status == "note" and finding.hint), *problems]
+    notes = [f"hint for {finding.area}, {finding.check}: {finding.hint}" for finding in told]
     verdict = f"{len(problems)} PROBLEM{'S' * (len(problems) > 1)}" if problems else "no problem"
     notes.append(f"{len(findings)} checks: {counts['ok']} ok, {counts['note']} to note, {verdict}")
     return Report(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from ahriuwu_cli.core.training.sinks import read_metrics
+from ahriuwu_cli.doctor.checks import Subject
 from ahriuwu_cli.doctor.findings import Area
 
 OUTSIDE_SHARE = 0.1
@@ -16,9 +16,9 @@ GAP_SHARE = 0.5
 """Imagined above real reward per step, as share of the larger of the two, above which it is said."""
 
 
-def examine_imagined(area: Area, path: Path) -> None:
+def examine_imagined(area: Area, subject: Subject) -> None:
     """Look at the last log point that has each number; trainings that measured none say nothing."""
-    points = [line for line in read_metrics(path) if "warning" not in line]
+    points = [line for line in read_metrics(subject.files.metrics) if "warning" not in line]
     outside = _last(points, "outside")
     if outside is not None:
         share = f"{outside['outside']:.0%} of imagined steps at step {outside['step']} are outside the recorded data"

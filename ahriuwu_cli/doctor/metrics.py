@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from ahriuwu_cli.core.artifact import Header
 from ahriuwu_cli.core.training.sinks import read_metrics
 from ahriuwu_cli.core.training.watch import SPREAD_RATIO
+from ahriuwu_cli.doctor.checks import Subject
 from ahriuwu_cli.doctor.findings import Area, counted
+from ahriuwu_cli.tokenizer.frozen import is_frozen
 
 BUCKET_SHARE = 0.1
 """Share of the two-hot buckets below which the range is called too wide."""
@@ -27,8 +28,11 @@ def train_config(header: Header) -> Mapping[str, Any]:
     return settings
 
 
-def examine_metrics(area: Area, path: Path, header: Header) -> None:
+def examine_metrics(area: Area, subject: Subject) -> None:
     """Read metrics.jsonl and judge the last log point; warnings that went by are noted."""
+    path, header = subject.files.metrics, subject.header
+    if is_frozen(header):
+        return
     lines = read_metrics(path)
     points = [line for line in lines if "warning" not in line]
     warnings = [line for line in lines if "warning" in line]

@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from ahriuwu_cli.core.artifact import MADE_BY
+from ahriuwu_cli.doctor.checks import Subject
 from ahriuwu_cli.doctor.findings import Area, Fault, counted, fault_of, first_few
 from ahriuwu_cli.episodes.episode import Episode
 from ahriuwu_cli.episodes.manifest import EpisodeRecord
 from ahriuwu_cli.episodes.store import EpisodeStore
-from ahriuwu_cli.pipeline.config import RunConfig
 
 
 @dataclass
@@ -26,8 +25,9 @@ class _Tally:
     plays: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # content -> splits it is in
 
 
-def examine_episodes(area: Area, path: Path, config: RunConfig | None) -> None:
-    """Read every episode of the store at `path` and check it against the manifest and the specs."""
+def examine_episodes(area: Area, subject: Subject) -> None:
+    """Read every episode of the store and check it against the manifest and the specs."""
+    path, config = subject.path, subject.config
     store = None
     with area.guard("fingerprint"):
         store = EpisodeStore.open(path, settle=False)

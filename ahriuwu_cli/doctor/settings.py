@@ -10,6 +10,7 @@ from typing import Any
 from ahriuwu_cli.core.artifact import Header, canonical
 from ahriuwu_cli.core.device import resolve_runtime
 from ahriuwu_cli.core.errors import ForeignError, InputError
+from ahriuwu_cli.doctor.checks import Subject
 from ahriuwu_cli.doctor.findings import Area, first_few
 from ahriuwu_cli.episodes.config import NOT_RECORDED
 from ahriuwu_cli.games.environment import make_env
@@ -70,9 +71,14 @@ def _examine_environment(area: Area, config: RunConfig) -> None:
 # ---------------------------------------------------------------- drift
 
 
-def examine_drift(area: Area, header: Header, config: RunConfig) -> None:
+def examine_drift(area: Area, subject: Subject) -> None:
     """Name the keys of `run.toml` that are no longer what the artifact was made with."""
-    section, embedded, now = _sections(header, config)
+    if subject.config is None:
+        return
+    section, embedded, now = _sections(subject.header, subject.config)
+    if embedded is None:
+        area.note("config", f"written by something else than this program: it names no settings of [{section}]")
+        return
     if section == "data":
         embedded, now = _without_open(embedded, now)
     keys = [f"{section}.{key}" for key in differing(embedded, json.loads(canonical(now)))]
@@ -82,12 +88,12 @@ def examine_drift(area: Area, header: Header, config: RunConfig) -> None:
         area.ok("config", f"[{section}] as in {CONFIG_NAME}")
 
 
-def _sections(header: Header, config: RunConfig) -> tuple[str, Mapping[str, Any], Mapping[str, Any]]:
-    """Name of the section an artifact was made by, its content then and now."""
+def _sections(header: Header, config: RunConfig) -> tuple[str, Mapping[str, Any] | None, Mapping[str, Any]]:
+    """Name of the section an artifact was made by, its content then (None where an importer wrote none) and now."""
     name, own, unused = SECTIONS[header.kind]
-    then = header.config if own is None else header.config[own]
+    then = header.config if own is None else header.config.get(own)
     now = getattr(config, name).model_dump(exclude=unused)
-    return name, {key: value for key, value in then.items() if key not in unused}, now
+    return name, then and {key: value for key, value in then.items() if key not in unused}, now
 
 
 def _without_open(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:

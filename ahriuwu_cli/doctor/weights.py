@@ -20,7 +20,7 @@ from ahriuwu_cli.core.artifact import (
 )
 from ahriuwu_cli.core.errors import AhriuwuError
 from ahriuwu_cli.core.tensorfile import read_tensors
-from ahriuwu_cli.core.training.files import RunFiles
+from ahriuwu_cli.doctor.checks import Subject
 from ahriuwu_cli.doctor.findings import Area, counted, first_few
 from ahriuwu_cli.doctor.metrics import train_config
 from ahriuwu_cli.dynamics.checkpoint import load_world
@@ -39,8 +39,9 @@ LOADERS: dict[str, Callable[[Path], nn.Module]] = {
 """The readers that the stages themselves use."""
 
 
-def examine_weights(area: Area, path: Path, header: Header) -> None:
+def examine_weights(area: Area, subject: Subject) -> None:
     """Check the tensors of an artifact, load it strictly, and look at what its training says of itself."""
+    path, header = subject.path, subject.header
     tensors, genuine = _examine_tensors(area, path, header, "")
     if tensors is None:
         return
@@ -128,31 +129,33 @@ def _judge_training(area: Area, header: Header) -> None:
 # ---------------------------------------------------------------- between agent and imagination
 
 
-def examine_frozen(area: Area, path: Path, agent_path: Path, *, finetuned: bool = False) -> None:
+def examine_frozen(area: Area, subject: Subject) -> None:
     """Pitfall 3: imagination moves the policy and nothing else of the agent, and keeps the old policy as its prior.
 
     With a finetuned transformer it moves all of the agent, and the prior too.
     """
-    with area.guard("frozen"):
-        mine = read_tensors(path)
-        try:
-            agent = read_weights(agent_path, "agent")[1]
-        except AhriuwuError:
-            area.note("frozen", f"cannot be compared: {agent_path} is damaged")
-            return
-        policy = {name for name in agent if name.startswith("policy.")}
-        if finetuned:
-            pairs = {f"agent.{name}": name for name in agent} | {_prior(name): name for name in policy}
-            still = [own for own, name in sorted(pairs.items()) if _equal(mine, own, agent[name])]
-            faults = [f"trained, but still as in the agent: {first_few(still)}"] if still else []
-            area.judge("frozen", faults, "nothing but the slow value: the transformer, all heads and prior have moved")
-            return
-        moved = [name for name in sorted(agent.keys() - policy) if not _equal(mine, f"agent.{name}", agent[name])]
-        moved += [_prior(name) for name in sorted(policy) if not _equal(mine, _prior(name), agent[name])]
-        stuck = [f"agent.{name}" for name in sorted(policy) if _equal(mine, f"agent.{name}", agent[name])]
-        faults = [f"frozen, but not as in the agent: {first_few(moved)}"] if moved else []
-        faults += [f"trained, but still as in the agent: {first_few(stuck)}"] if stuck else []
-        area.judge("frozen", faults, "world, reward and prior are the agent's, the policy has moved")
+    header, agent_path = subject.header, subject.run.agent
+    if "agent" not in subject.headers or header.parents.get("agent") != subject.headers["agent"].fingerprint:
+        return
+    mine = read_tensors(subject.path)
+    try:
+        agent = read_weights(agent_path, "agent")[1]
+    except AhriuwuError:
+        area.note("frozen", f"cannot be compared: {agent_path} is damaged")
+        return
+    policy = {name for name in agent if name.startswith("policy.")}
+    if header.config["imagine"].get("transformer") == "finetuned":
+        pairs = {f"agent.{name}": name for name in agent} | {_prior(name): name for name in policy}
+        still = [own for own, name in sorted(pairs.items()) if _equal(mine, own, agent[name])]
+        faults = [f"trained, but still as in the agent: {first_few(still)}"] if still else []
+        area.judge("frozen", faults, "nothing but the slow value: the transformer, all heads and prior have moved")
+        return
+    moved = [name for name in sorted(agent.keys() - policy) if not _equal(mine, f"agent.{name}", agent[name])]
+    moved += [_prior(name) for name in sorted(policy) if not _equal(mine, _prior(name), agent[name])]
+    stuck = [f"agent.{name}" for name in sorted(policy) if _equal(mine, f"agent.{name}", agent[name])]
+    faults = [f"frozen, but not as in the agent: {first_few(moved)}"] if moved else []
+    faults += [f"trained, but still as in the agent: {first_few(stuck)}"] if stuck else []
+    area.judge("frozen", faults, "world, reward and prior are the agent's, the policy has moved")
 
 
 def _prior(name: str) -> str:
@@ -167,30 +170,22 @@ def _equal(tensors: Mapping[str, Tensor], name: str, wanted: Tensor) -> bool:
 # ---------------------------------------------------------------- saved states
 
 
-def examine_state(area: Area, files: RunFiles, header: Header | None) -> None:
-    """Check the saved state beside the weights: its own content, and that both are of one training.
-
-    Args:
-        area: where findings go.
-        files: the stage's files.
-        header: that of the weights; None when there are none yet.
-    """
+def examine_state(area: Area, subject: Subject) -> None:
+    """Check the saved state beside the weights: its own content, and that both are of one training."""
+    files, header = subject.files, subject.found
     if not files.state.exists():
         if header is not None and not is_frozen(header):
             area.note("state", f"no {files.state.name}: this training cannot be resumed")
         return
-    with area.guard("state"):
-        state = read_header(files.state, "state")
-        faults = []
-        if state.info["of"] != files.kind:
-            faults.append(f"it belongs to {state.info['of']} training")
-        elif header is not None:
-            faults += [
-                f"its {name} are not those of the weights"
-                for name in ("parents", "specs")
-                if getattr(state, name) != getattr(header, name)
-            ]
-        area.judge(
-            "state", faults, f"step {state.info['step']}, seed {state.info['seed']}", "start anew with --overwrite"
-        )
-        _examine_tensors(area, files.state, state, "state ")
+    state = read_header(files.state, "state")
+    faults = []
+    if state.info["of"] != files.kind:
+        faults.append(f"it belongs to {state.info['of']} training")
+    elif header is not None:
+        faults += [
+            f"its {name} are not those of the weights"
+            for name in ("parents", "specs")
+            if getattr(state, name) != getattr(header, name)
+        ]
+    area.judge("state", faults, f"step {state.info['step']}, seed {state.info['seed']}", "start anew with --overwrite")
+    _examine_tensors(area, files.state, state, "state ")

@@ -20,6 +20,7 @@ from ahriuwu_cli.evaluation.fidelity import step_distance
 from ahriuwu_cli.evaluation.metrics import Frames, HorizonCurve, horizon_table
 from ahriuwu_cli.evaluation.pictures import side_by_side, write_gif, write_mp4, write_png
 from ahriuwu_cli.evaluation.plots import plot_horizon
+from ahriuwu_cli.evaluation.seal import sealed
 from ahriuwu_cli.evaluation.sheets import dream_sheet, reconstruction_sheet, source_sheet
 from ahriuwu_cli.evaluation.video_distance import (
     clip_features,
@@ -161,6 +162,7 @@ def _report(out: Path, checkpoint: Path, judged: Judged, settings: EvalSection, 
         "fine_steps": settings.fine_steps,
         "fine_distance": judged.fine,
     }
+    data = sealed(data)
     write_json(out / "rollout.json", data)
     notes = [
         f"dream {above:+.2f} dB over persistence, {dream - shuffled:+.2f} dB over shuffled actions "

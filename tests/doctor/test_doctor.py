@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from ahriuwu_cli.core.artifact import read_header
 from ahriuwu_cli.core.content import hash_file
 from ahriuwu_cli.core.errors import InputError
 from ahriuwu_cli.doctor import examine
+from ahriuwu_cli.doctor.road import ROAD, SCRATCH
+from ahriuwu_cli.doctor.table import CHECKS as ROWS
+from ahriuwu_cli.doctor.table import RESULTS
 from ahriuwu_cli.pipeline.config import Run, preset_run
 from ahriuwu_cli.pipeline.template import render_config
 
@@ -196,3 +200,54 @@ def test_a_header_with_nothing_in_it_is_no_traceback(run: Run, kind: str, doctor
     assert own
     assert kind == "episodes" or "made from" in own
     assert answer.areas == AREAS
+
+
+def test_every_kind_of_artifact_has_its_rows() -> None:
+    """A new kind without rows would pass for well."""
+    rows = {name: {check.name for check in ROWS if name in check.names} for name in (*ROAD, SCRATCH)}
+    for name, checks in rows.items():
+        assert {"content", "config"} <= checks, name
+        assert name == "episodes" or {"made from", "specs"} <= checks, name
+    known = {*ROAD, SCRATCH, RESULTS}
+    assert not {name for check in ROWS for name in check.names} - known
+
+
+def store_of_an_importer(fields: dict[str, Any]) -> None:
+    fields["config"].clear()
+
+
+def test_a_store_that_an_importer_made(run: Run, doctor: Any, sign: Any, keep_until: Any) -> None:
+    """It has no section [data], for nothing was recorded by one."""
+    keep_until(run, "episodes")
+    sign(run.episodes, header=store_of_an_importer)
+    answer = doctor(run)
+    assert answer.problems == []
+    assert answer.note("episodes", "config").startswith("written by something else than this program")
+
+
+PLACES = {
+    "run.toml": "config",
+    "episodes/manifest.json": "episodes",
+    "episodes/000001.safetensors": "episodes",
+    "tokenizer/tokenizer.safetensors": "tokenizer",
+    "tokenizer/tokenizer.state.safetensors": "tokenizer",
+    "tokenizer/metrics.jsonl": "tokenizer",
+    "latents/000001.safetensors": "latents",
+    "packed/manifest.json": "packed",
+    "dynamics/dynamics.safetensors": "dynamics",
+    "evaluation/rollout/rollout.json": "evaluation",
+    "evaluation/agent/agents.json": "evaluation",
+}
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir], ids=["pipe", "folder"])
+def test_something_else_in_place_of_a_file(run: Run, doctor: Any, make: Any) -> None:
+    """A pipe is not waited for; everything else is checked all the same."""
+    for name in PLACES:
+        path = run.folder / name
+        path.unlink()
+        make(path)
+    answer = doctor(run)
+    assert answer.code == 3
+    told = {problem.area for problem in answer.problems} | {note.area for note in answer.notes}
+    assert set(PLACES.values()) <= told

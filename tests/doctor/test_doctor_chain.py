@@ -48,14 +48,29 @@ def test_a_parent_that_is_not_named(run: Run, doctor: Any, sign: Any, keep_until
     ]
 
 
-def test_a_lost_parent_is_a_note(run: Run, doctor: Any) -> None:
-    shutil.rmtree(run.latents)
+def test_a_lost_link_in_the_middle_is_a_problem(run: Run, doctor: Any) -> None:
+    """What lies before the gap and after it can no longer be shown to belong together."""
+    shutil.rmtree(run.packed)
+    answer = doctor(run)
+    [problem] = answer.problems
+    assert problem == (
+        "packed",
+        "header",
+        f"{run.packed} is not here, though dynamics, agent, imagination were made from it: its content cannot be "
+        "checked, nor that dynamics, agent, imagination were made from the episodes, tokenizer, latents here",
+        "put it back, or make it and what follows again, beginning with `ahriuwu latents pack`",
+    )
+    assert answer.note("dynamics", "made from").startswith("cannot be compared, not readable here: packed ")
+
+
+def test_a_lost_beginning_is_a_note(run: Run, doctor: Any) -> None:
+    """Stages run where only what they read was copied to."""
+    for path in (run.episodes, run.tokenizer.parent, run.latents):
+        shutil.rmtree(path)
     answer = doctor(run)
     assert answer.problems == []
-    assert answer.note("latents", "header") == (
-        f"{run.latents} is not here, though packed, dynamics, agent, imagination were made from it"
-    )
-    assert answer.note("dynamics", "made from").startswith("cannot be compared, not readable here: latents ")
+    for path in (run.episodes, run.tokenizer, run.latents):
+        assert f"{path} is not here, though" in answer.note(path.stem, "header")
 
 
 def test_other_actions_than_the_data(run: Run, doctor: Any, sign: Any, keep_until: Any) -> None:
