@@ -29,7 +29,7 @@ class Agent(NamedTuple):
 AGENTS = {
     "scratch": Agent(
         BLIND,
-        "a baseline that has not learned makes any comparison easy: change agent.train.learning_rate or agent.train.steps",
+        "what has not learned is easily beaten: change agent.train.learning_rate or agent.train.steps",
     ),
     "bc": Agent(
         (*BLIND, "scratch"),
