@@ -39,6 +39,11 @@ UNREAD = ("world.read_latent.",)
 """Below `TRAINED`, but only a world model reads it."""
 
 
+def learns_from_scratch(name: str) -> bool:
+    """True for a tensor, by its name, that the baseline trains; the others stay as they were drawn."""
+    return name.startswith(TRAINED) and not name.startswith(UNREAD)
+
+
 class ScratchStage:
     """Cloning of one agent from freshly initialised weights."""
 
@@ -55,11 +60,7 @@ class ScratchStage:
 
     def trained(self) -> dict[str, nn.Parameter]:
         """The policy head, and all of the transformer that an agent token reads."""
-        return {
-            name: parameter
-            for name, parameter in self.module.named_parameters()
-            if name.startswith(TRAINED) and not name.startswith(UNREAD)
-        }
+        return {name: parameter for name, parameter in self.module.named_parameters() if learns_from_scratch(name)}
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Behaviour cloning on one batch of relevant windows."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import defaultdict
 from dataclasses import dataclass, field
 
 from ahriuwu_cli.core.artifact import MADE_BY
 from ahriuwu_cli.doctor.checks import Subject
+from ahriuwu_cli.doctor.duplicates import Plays
 from ahriuwu_cli.doctor.findings import Area, Fault, counted, fault_of, first_few
 from ahriuwu_cli.episodes.episode import Episode
 from ahriuwu_cli.episodes.manifest import EpisodeRecord
@@ -22,7 +21,7 @@ class _Tally:
     steps: int = 0
     rewarding: int = 0  # episodes with a reward above zero
     still: list[str] = field(default_factory=list)  # episodes in which no frame differs from the first
-    plays: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # content -> splits it is in
+    plays: Plays = field(default_factory=Plays)
 
 
 def examine_episodes(area: Area, subject: Subject) -> None:
@@ -48,7 +47,7 @@ def examine_episodes(area: Area, subject: Subject) -> None:
         "restore the files, or record anew and make what follows again",
     )
     if len(tally.faults) < len(store.episodes):
-        _judge_content(area, tally, len(store.episodes) - len(tally.faults))
+        _judge_content(area, tally, store, len(store.episodes) - len(tally.faults))
     if store.num_in_journal:
         found = f"{counted(store.num_in_journal, 'episode')} of a recording that runs or was killed, not listed yet"
         area.note("journal", f"{found}; `ahriuwu data info {path}` lists them")
@@ -81,24 +80,17 @@ def _take(tally: _Tally, record: EpisodeRecord, episode: Episode) -> None:
     tally.rewarding += bool((episode.rewards > 0).any())
     if (episode.frames == episode.frames[0]).all():
         tally.still.append(record.id)
-    content = hashlib.sha256(episode.frames.tobytes() + episode.actions.tobytes()).hexdigest()
-    tally.plays[content].add(record.split)
+    tally.plays.take(record, episode)
 
 
-def _judge_content(area: Area, tally: _Tally, readable: int) -> None:
+def _judge_content(area: Area, tally: _Tally, store: EpisodeStore, readable: int) -> None:
     if len(tally.still) == readable:
         area.problem("frames", "no episode has a frame that differs from its first: the recording shows nothing")
     elif tally.still:
         area.note("frames", f"nothing moves in {len(tally.still)} of {readable} episodes ({first_few(tally.still)})")
     else:
         area.ok("frames", f"they change in all {readable} episodes")
-    leaked = sum(len(splits) > 1 for splits in tally.plays.values())
-    area.judge(
-        "leaks",
-        [f"{counted(leaked, 'play')} both in train and heldout, frame by frame"] if leaked else [],
-        "no play is both in train and heldout",
-        "record with other seeds or a less predictable policy",
-    )
+    tally.plays.judge(area, store)
     if tally.rewarding:
         area.ok("rewards", f"above zero somewhere in {tally.rewarding} of {readable} episodes")
     else:

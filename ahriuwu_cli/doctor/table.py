@@ -5,12 +5,14 @@ A new kind of artifact is a name in the rows that apply to it; a new check is a 
 
 from __future__ import annotations
 
+from ahriuwu_cli.doctor.blocks import examine_blocks
 from ahriuwu_cli.doctor.checks import Check
 from ahriuwu_cli.doctor.counts import examine_counts, examine_split, examine_tokenizer_split
 from ahriuwu_cli.doctor.encodings import examine_latents, examine_packed
 from ahriuwu_cli.doctor.imagined import examine_imagined
 from ahriuwu_cli.doctor.metrics import examine_metrics
 from ahriuwu_cli.doctor.recordings import examine_episodes
+from ahriuwu_cli.doctor.reencoding import examine_encoding, examine_origins
 from ahriuwu_cli.doctor.results import examine_agents, examine_rollouts
 from ahriuwu_cli.doctor.road import SCRATCH, WEIGHTS, examine_chain, examine_specs
 from ahriuwu_cli.doctor.settings import examine_drift
@@ -25,7 +27,10 @@ RESULTS = "evaluation"
 CHECKS: tuple[Check, ...] = (
     Check(("episodes",), "content", examine_episodes),
     Check(("latents",), "content", examine_latents),
+    Check(("latents",), "origins", examine_origins),
+    Check(("latents",), "encoding", examine_encoding),
     Check(("packed",), "content", examine_packed),
+    Check(("packed",), "blocks", examine_blocks),
     Check(TRAINED, "content", examine_weights),
     Check(TRAINED, "metrics", examine_metrics),
     Check(("imagination",), "outside", examine_imagined),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ahriuwu_cli.agent.checkpoint import is_from_scratch, load_agent
+from ahriuwu_cli.agent.scratch import learns_from_scratch
 from ahriuwu_cli.core.artifact import (
     MADE_BY,
     MEASURED,
@@ -96,14 +97,21 @@ def _examine_tensors(area: Area, path: Path, header: Header, prefix: str) -> tup
 
 
 def _judge_constant(area: Area, header: Header, tensors: Mapping[str, Tensor]) -> None:
-    """A weight matrix that holds one number never learned, or was wiped out."""
-    matrices = {name: tensor for name, tensor in tensors.items() if tensor.ndim >= 2 and tensor.numel() > 1}
-    constant = sorted(name for name, tensor in matrices.items() if tensor.min() == tensor.max())
-    text = f"weight matrices of one number only: {first_few(constant)}"
+    """Tensors that hold one number never learned, or were wiped out; biases begin at zero and leave it at once."""
+    still = set(header.info.get("untrained", ()))  # `learned` says so
+    if is_from_scratch(header):
+        still |= {name for name in tensors if not learns_from_scratch(name)}
+    wide = {name: tensor for name, tensor in tensors.items() if tensor.ndim >= 1 and tensor.numel() > 1}
+    constant = sorted(
+        name
+        for name, tensor in wide.items()
+        if tensor.min() == tensor.max() and (tensor.ndim >= 2 or name not in still)
+    )
+    text = f"tensors of one number only: {first_few(constant)}"
     if constant and not header.info.get("finished", True):
         area.note("spread", f"{text} (training has not finished)")
     else:
-        area.judge("spread", [text] if constant else [], f"no weight matrix of {len(matrices)} holds one number only")
+        area.judge("spread", [text] if constant else [], f"no tensor of {len(wide)} holds one number only")
 
 
 def _judge_training(area: Area, header: Header) -> None:

@@ -39,6 +39,8 @@ from ahriuwu_cli.tokenizer.checkpoint import load_tokenizer
 from ahriuwu_cli.tokenizer.coding import encode_episode
 
 FINITE_HINT = 'look at the tokenizer (`ahriuwu doctor`); where its latents are beyond 65,504, latents.dtype = "float32"'
+MADE_FROM = "made_from"
+"""Key of a file's metadata: tokenizer, episode and dtype its latents were made from, and their hash."""
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
 
 
@@ -190,7 +192,7 @@ class _Moments:
 def _origin(source: dict[str, str], latents: torch.Tensor) -> dict[str, str]:
     """What a file says of itself: what its latents were made from, and their hash."""
     # one entry: several would be written in any order
-    return {"made_from": canonical(source | {"content": hash_tensors({"latents": latents})})}
+    return {MADE_FROM: canonical(source | {"content": hash_tensors({"latents": latents})})}
 
 
 def _kept(path: Path, source: dict[str, str]) -> torch.Tensor | None:

@@ -71,7 +71,7 @@ def _pack(episodes: Path, latents: Path, out: Path, settings: LatentsSection) ->
                 f"episode {record.id} has {len(episode.frames)} frames but {len(array)} latents{pace}",
                 hint="run `ahriuwu latents build` again",
             )
-        shard, start = writer.add(_blocks(episode, stride, store.events) | {"latents": array})
+        shard, start = writer.add(blocks_of(episode, stride, store.events) | {"latents": array})
         entries.append(
             {
                 "id": record.id,
@@ -149,7 +149,7 @@ def _read_latents(folder: Path, entry: EncodedEpisode | None, spec: LatentSpec) 
     return latents
 
 
-def _blocks(episode: Episode, stride: int, events: list[str]) -> dict[str, np.ndarray]:
+def blocks_of(episode: Episode, stride: int, events: list[str]) -> dict[str, np.ndarray]:
     """Aligned arrays of length K, those of all the store's events among them; flags as uint8."""
     blocks = to_blocks(
         actions=episode.actions,

@@ -136,8 +136,8 @@ def test_counts_agree_only_when_equal(mine: dict[str, int], theirs: dict[str, in
 def test_shards_with_a_gap(run: Run, doctor: Any, sign: Any, keep_until: Any) -> None:
     keep_until(run, "packed")
     sign(run.packed, header=entries_of(lambda entries: entries[1].update(start=entries[1]["start"] + 1)))
-    [problem] = doctor(run).problems
-    assert problem[:2] == ("packed", "shards")
+    problem, blocks = doctor(run).problems
+    assert problem[:2] == ("packed", "shards") and blocks[:2] == ("packed", "blocks")
     assert "episode 000001 begins at row 22, the one before it ends at 21" in problem.found
 
 

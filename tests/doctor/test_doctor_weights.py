@@ -35,7 +35,7 @@ def test_a_matrix_of_one_number(run: Run, doctor: Any, sign: Any, keep_until: An
     keep_until(run, "imagination")
     sign(run.imagination, tensors=lambda tensors: tensors["value.out.weight"].zero_())
     assert doctor(run).problems == [
-        ("imagination", "spread", "weight matrices of one number only: value.out.weight", RETRAIN("imagine train"))
+        ("imagination", "spread", "tensors of one number only: value.out.weight", RETRAIN("imagine train"))
     ]
 
 
