@@ -67,7 +67,8 @@ class _KnownInfo(BaseModel):
     averaged: bool = False
     from_scratch: bool = False
     untrained: list[str] = []
-    heldout: list[str] = []
+    heldout: dict[str, float] | list[str] = {}
+    heldout_episodes: list[str] = []
     files: dict[str, str] = {}
     grown_from: list[Fingerprint] = []
 

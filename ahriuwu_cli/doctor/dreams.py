@@ -16,6 +16,10 @@ from ahriuwu_cli.doctor.findings import Area
 
 LISTENS = 0.05
 """Share of the lead over persistence that shuffled actions must cost at least."""
+LOST = 0.1
+"""Share of that lead that finetuning may cost the agent's own dreams."""
+SAME = ("contexts", "context_length", "horizon", "sampling_steps", "heldout_episodes")
+"""Facts that must be equal for two rollouts to be compared."""
 
 LONGER = {
     "dynamics": "raise dynamics.train.steps or dynamics.model.dim",
@@ -52,6 +56,23 @@ def judge_dream(area: Area, name: str, kind: Kind, facts: Mapping[str, Any], hea
         _fault(area, check, f"it hardly depends on the actions: {text}", ACTIONS, facts, header)
     else:
         area.ok(check, text)
+
+
+def judge_worlds(area: Area, parent: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Pitfall 39: an agent dreams as well as the dynamics it came from, where both dreamed the same."""
+    if any(parent[key] != own[key] for key in SAME):
+        return
+    scores = [float(facts["curves"]["dream"]["psnr_mean"]) for facts in (parent, own)]
+    lead = scores[0] - float(parent["curves"]["persistence"]["psnr_mean"])
+    text = f"the agent dreams {scores[1]:.2f} dB, the dynamics it came from {scores[0]:.2f}"
+    if lead > 0 and scores[0] - scores[1] > LOST * lead:
+        text = f"{text}: finetuning cost {(scores[0] - scores[1]) / lead:.0%} of its lead over a still picture"
+        if parent["contexts"] < MIN_CONTEXTS:
+            area.note("world", f"{text}, over {parent['contexts']} contexts", LONGER["agent"])
+        else:
+            area.problem("world", text, LONGER["agent"])
+    else:
+        area.ok("world", text)
 
 
 def _fault(area: Area, check: str, text: str, hint: str, facts: Mapping[str, Any], header: Header | None) -> None:

@@ -15,7 +15,7 @@ from ahriuwu_cli.core.artifact import Header, Kind, read_header
 from ahriuwu_cli.core.bounds import MAX_MANIFEST_BYTES, damaged, read_bounded
 from ahriuwu_cli.doctor.checks import Subject
 from ahriuwu_cli.doctor.counts import split_ids
-from ahriuwu_cli.doctor.dreams import judge_dream
+from ahriuwu_cli.doctor.dreams import judge_dream, judge_worlds
 from ahriuwu_cli.doctor.findings import Area, counted, first_few
 from ahriuwu_cli.doctor.play import judge_play
 from ahriuwu_cli.evaluation.seal import SEAL, seal_fault
@@ -45,17 +45,23 @@ def read_results(path: Path) -> dict[str, Any]:
 
 def examine_rollouts(area: Area, subject: Subject) -> None:
     """Check the results of `eval rollout`, of every world model that was judged."""
+    sound: dict[str, dict[str, Any]] = {}
     for name, kind in ROLLOUTS.items():
         path = subject.path / name / "rollout.json"
         if path.exists():
             with area.guard(name, "run `ahriuwu eval rollout` again"):
-                _examine_rollout(area, name, path, kind, subject.headers)
+                facts = read_results(path)
+                if _is_sound(area, name, facts, kind, subject.headers):
+                    sound[kind] = facts
+                    judge_dream(area, name, kind, facts, subject.headers.get(kind))
         elif kind == "dynamics":
             area.note(name, "not made yet; `ahriuwu eval rollout` makes it")
+    if {"dynamics", "agent"} <= sound.keys():
+        judge_worlds(area, sound["dynamics"], sound["agent"])
 
 
-def _examine_rollout(area: Area, name: str, path: Path, kind: Kind, headers: Mapping[Kind, Header]) -> None:
-    facts = read_results(path)
+def _is_sound(area: Area, name: str, facts: dict[str, Any], kind: Kind, headers: Mapping[Kind, Header]) -> bool:
+    """True for results as they were written, of the world model that is here now."""
     curves = cast("dict[str, dict[str, Any]]", facts["curves"])
     numbers = [value for curve in curves.values() for value in (*curve["psnr"], *curve["ssim"])]
     faults = ["curves hold values that are no numbers"] if any(math.isnan(value) for value in numbers) else []
@@ -68,10 +74,9 @@ def _examine_rollout(area: Area, name: str, path: Path, kind: Kind, headers: Map
     text = f"dream {curves['dream']['psnr_mean']:.2f} dB, {above:+.2f} dB over persistence"
     if not faults and kind in headers and headers[kind].fingerprint != facts["fingerprint"]:
         area.note(name, f"{text}; of {kind} {facts['fingerprint']}, but here is {headers[kind].fingerprint}: stale")
-        return
+        return False
     area.judge(name, faults, text)
-    if not faults:
-        judge_dream(area, name, kind, facts, headers.get(kind))
+    return not faults
 
 
 def examine_agents(area: Area, subject: Subject) -> None:

@@ -9,6 +9,15 @@ from ahriuwu_cli.doctor.blocks import examine_blocks
 from ahriuwu_cli.doctor.checks import Check
 from ahriuwu_cli.doctor.counts import examine_counts, examine_split, examine_tokenizer_split
 from ahriuwu_cli.doctor.encodings import examine_latents, examine_packed
+from ahriuwu_cli.doctor.heads import (
+    examine_heldout,
+    judge_continue,
+    judge_course,
+    judge_listening,
+    judge_policy,
+    judge_reward,
+    judge_world,
+)
 from ahriuwu_cli.doctor.imagined import examine_imagined
 from ahriuwu_cli.doctor.metrics import examine_metrics
 from ahriuwu_cli.doctor.recordings import examine_episodes
@@ -33,6 +42,13 @@ CHECKS: tuple[Check, ...] = (
     Check(("packed",), "blocks", examine_blocks),
     Check(TRAINED, "content", examine_weights),
     Check(TRAINED, "metrics", examine_metrics),
+    Check(("dynamics", "agent", SCRATCH), "heldout", examine_heldout),
+    Check(("agent", SCRATCH), "policy", judge_policy),
+    Check(("agent",), "reward head", judge_reward),
+    Check(("agent",), "continue head", judge_continue),
+    Check(("dynamics", "agent"), "listens", judge_listening),
+    Check(("agent",), "world", judge_world),
+    Check(TRAINED, "course", judge_course),
     Check(("imagination",), "outside", examine_imagined),
     Check(("imagination",), "frozen", examine_frozen),
     Check(("latents", "packed"), "counts", examine_counts),

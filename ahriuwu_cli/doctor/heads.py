@@ -1,0 +1,183 @@
+"""Pitfalls 36, 39, 40: heads and worlds against guesses that look at nothing, by losses on held-out recordings.
+
+Trainings measure these (`heldout_...` in metrics.jsonl, and what the kept weights reached in the artifact),
+each beside its trivial guess on the same examples. A loss that is not below that of a constant guess comes from a head
+that is blind, however smoothly it fell. Losses are in nats, those of worlds mean squared errors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ahriuwu_cli.core.training.sinks import read_metrics
+from ahriuwu_cli.doctor.checks import Subject
+from ahriuwu_cli.doctor.dreams import ACTIONS, LONGER
+from ahriuwu_cli.doctor.evidence import is_trained
+from ahriuwu_cli.doctor.findings import Area
+from ahriuwu_cli.doctor.metrics import SECTIONS
+
+MIN_GAIN = 0.02
+"""Share of the trivial guess's loss that a head must be below it."""
+SURE = 1e-3
+"""A trivial guess with a smaller loss leaves nothing to predict: the outcome is all but always the same."""
+WORSE = 1.12
+"""How many times the error of the world it came from an agent's own may have: 0.5 dB."""
+DEAF = 1.01
+"""How many times as large an error with other windows' actions is at least, where a world listens."""
+FALLING = 0.02
+"""A loss that falls by a larger share in a tenth of the training had not come to its end."""
+RISEN = 1.05
+"""A loss this many times as large as its least one was better before."""
+
+CURVES: dict[str, tuple[str, ...]] = {
+    "tokenizer": ("heldout_mse",),
+    "dynamics": ("heldout_flow",),
+    "agent": ("heldout_policy", "heldout_reward", "heldout_continue"),
+    "scratch": ("heldout_policy",),
+}
+"""Losses whose course is looked at, by area."""
+
+
+def examine_heldout(area: Area, subject: Subject) -> None:
+    """Say where nothing was measured: then nothing shows that anything was learned."""
+    if not _measured(subject):
+        text = "no loss on held-out recordings is in its header: nothing shows here whether it learned"
+        area.note("heldout", text, "train it again where it matters; older versions did not measure it")
+
+
+def judge_policy(area: Area, subject: Subject) -> None:
+    """The policy knows more than how often each action is taken."""
+    found = _measured(subject)
+    loss, marginal, uniform = (found.get(f"heldout_policy{which}") for which in ("", "_marginal", "_uniform"))
+    if loss is None or marginal is None or uniform is None:
+        return
+    text = (
+        f"-ln p of held-out actions {loss:.3g}, by their frequencies alone {marginal:.3g}, uniform {uniform:.3g} (nats)"
+    )
+    if marginal - loss >= MIN_GAIN * marginal:
+        area.ok("policy", text)
+    elif marginal >= (1 - MIN_GAIN) * uniform:
+        hint = "record a player that acts by what it sees (data.policy, data.noise, data.random_episodes)"
+        area.note("policy", f"nothing to imitate, recorded actions are nearly uniform: {text}", hint)
+    else:
+        hint = "change agent.train.learning_rate or agent.train.steps, or lower agent.reward_weight"
+        _fault(area, subject, "policy", f"no better than the action frequencies: {text}", hint)
+    right, repeated = found.get("heldout_accuracy"), found.get("heldout_accuracy_repeat_last")
+    if right is not None and repeated is not None and right < repeated:
+        text = f"right in {right:.0%} of held-out steps, repeating the last action in {repeated:.0%}"
+        area.note("accuracy", text, "change agent.train.learning_rate or raise agent.train.steps")
+
+
+def judge_reward(area: Area, subject: Subject) -> None:
+    """The reward head is not blind."""
+    hint = (
+        "raise agent.reward_weight or agent.train.steps; where rewards are rare, agent.relevant_reach and "
+        "agent.relevant_fraction bring more of them, agent.heads.bucket_limit fits its buckets to them"
+    )
+    _judge_head(area, subject, "reward", hint)
+
+
+def judge_continue(area: Area, subject: Subject) -> None:
+    """The continue head is not blind."""
+    if _measured(subject).get("heldout_end_share") == 0:
+        text = "no end of a game in the held-out windows: whether the head knows one cannot be said"
+        area.note("continue head", text, "record more episodes that end (data.episodes, data.max_episode_steps)")
+        return
+    hint = (
+        "raise agent.reward_weight or agent.train.steps, or record more episodes that end "
+        "(data.episodes, data.max_episode_steps)"
+    )
+    _judge_head(area, subject, "continue", hint)
+
+
+def _judge_head(area: Area, subject: Subject, name: str, hint: str) -> None:
+    found = _measured(subject)
+    loss, baseline = found.get(f"heldout_{name}"), found.get(f"heldout_{name}_baseline")
+    if loss is None or baseline is None:
+        return
+    text = f"held-out loss {loss:.3g}, of the best constant guess {baseline:.3g} (nats)"
+    if baseline < SURE:
+        area.ok(f"{name} head", f"{text}: there is next to nothing to predict")
+    elif baseline - loss < MIN_GAIN * baseline:
+        _fault(area, subject, f"{name} head", f"blind: {text}", hint)
+    else:
+        area.ok(f"{name} head", text)
+
+
+# ---------------------------------------------------------------- worlds
+
+
+def judge_listening(area: Area, subject: Subject) -> None:
+    """With the actions of other windows a world errs more."""
+    found = _measured(subject)
+    error, shuffled = found.get("heldout_flow"), found.get("heldout_shuffled_flow")
+    if not error or shuffled is None:
+        return
+    text = f"held-out error {error:.3g}, with the actions of other windows {shuffled:.3g}"
+    if shuffled <= error:
+        _fault(area, subject, "listens", f"it does not depend on the actions: {text}", ACTIONS)
+    elif shuffled < DEAF * error:
+        area.note("listens", f"it hardly depends on the actions: {text}", ACTIONS)
+    else:
+        area.ok("listens", text)
+
+
+def judge_world(area: Area, subject: Subject) -> None:
+    """Pitfall 39: finetuning has not harmed the world model that the agent came from."""
+    found = _measured(subject)
+    own, parent = found.get("heldout_flow"), found.get("heldout_flow_parent")
+    if own is None or not parent:
+        return
+    change = 10 * math.log10(own / parent) if own > 0 else -math.inf
+    text = f"held-out error {own:.3g}, of the dynamics it came from {parent:.3g} on the same windows"
+    if own > WORSE * parent:
+        _fault(area, subject, "world", f"finetuning cost its world {change:.1f} dB: {text}", LONGER["agent"])
+    else:
+        area.ok("world", text)
+
+
+# ---------------------------------------------------------------- how it ended
+
+
+def judge_course(area: Area, subject: Subject) -> None:
+    """A loss that still fell at the last step, or that had risen again."""
+    points = [line for line in read_metrics(subject.files.metrics) if "warning" not in line]
+    steps = int(subject.header.info.get("steps", 0))
+    section = f"{SECTIONS.get(subject.header.kind, subject.header.kind)}.train"
+    for name in CURVES.get(subject.name, ()):
+        curve = [(point["step"], float(point[name])) for point in points if _is_number(point.get(name))]
+        if len(curve) < 2:
+            continue
+        (before, earlier), (last, latest) = curve[-2:]
+        least = min(curve, key=lambda point: point[1])
+        fall = (earlier - latest) / max(earlier, 1e-12) * 0.1 * steps / max(1, last - before)
+        if least[0] == last and fall > FALLING:
+            text = f"{name} still fell at the last step: {earlier:.3g} at step {before}, {latest:.3g} at step {last}"
+            area.note("course", text, f"raise {section}.steps")
+        elif latest > RISEN * least[1] and "kept_step" not in subject.header.info:
+            text = f"{name} was {least[1]:.3g} at step {least[0]} and is {latest:.3g} at the last"
+            area.note("course", text, f"lower {section}.steps, or record more episodes (data.episodes)")
+        else:
+            area.ok("course", f"{name} {latest:.3g} at step {last}, {earlier:.3g} at step {before}")
+
+
+def _measured(subject: Subject) -> Mapping[str, float]:
+    """What the header says was measured on held-out recordings, finite numbers only."""
+    found = subject.header.info.get("heldout")
+    if not isinstance(found, Mapping):
+        return {}
+    return {name: float(value) for name, value in found.items() if _is_number(value)}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _fault(area: Area, subject: Subject, check: str, text: str, hint: str) -> None:
+    """A problem of a training that came to its end after enough steps, else a note."""
+    if is_trained(subject.header):
+        area.problem(check, text, hint)
+    else:
+        area.note(check, f"{text}; it is hardly trained", hint)
