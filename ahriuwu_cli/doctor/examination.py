@@ -42,7 +42,7 @@ def examine(run_dir: Path | None) -> Report:
         )
     findings: list[Finding] = []
     with Console(stderr=True).status("machine") as status:
-        machine = Area("machine", "install with `pip install ahriuwu`")
+        machine = Area("machine", "install ahriuwu anew, as its README says")
         examine_machine(machine, run_dir or Path())
         findings += machine.findings
         if run_dir is not None:
@@ -66,7 +66,7 @@ def _examine_run(folder: Path, status: Status) -> Iterator[Area]:
         status.update(name)
         run_checks(area, Subject(run, name, place(run, name), found[name], headers, config), CHECKS)
         yield area
-    results = Area(RESULTS, "evaluate again with `ahriuwu eval`")
+    results = Area(RESULTS, "evaluate again with `ahriuwu eval rollout` and `ahriuwu eval agent`")
     run_checks(results, Subject(run, RESULTS, run.evaluation, None, headers, config), CHECKS)
     yield results
 

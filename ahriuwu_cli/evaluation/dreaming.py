@@ -92,7 +92,9 @@ def draw_contexts(windows: LatentWindows, store: EpisodeStore, settings: EvalSec
     """
     length = settings.context_length + settings.horizon
     stride = windows.latent_spec.stride
-    places = windows.draw_places(np.random.default_rng(seed), settings.contexts, length)
+    places = windows.draw_places(
+        np.random.default_rng(seed), settings.contexts, length, setting="eval.context_length + eval.horizon"
+    )
     frames = [
         store.read(windows.episodes[index].id).frames[stride * start : stride * (start + length - 1) + 1]
         for index, start in places

@@ -198,7 +198,7 @@ def check_contexts(section: ImagineSection, agent: LoadedAgent, windows: LatentW
             f"imagine.context_length is {section.context_length}; the model attends to {limit} past frames",
             hint="lower imagine.context_length",
         )
-    windows.draw_contexts(np.random.default_rng(0), 1, section.context_length)
+    windows.draw_contexts(np.random.default_rng(0), 1, section.context_length, setting="imagine.context_length")
 
 
 def train_imagination(

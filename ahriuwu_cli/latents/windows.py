@@ -110,7 +110,7 @@ class LatentWindows:
             if placed.split == split and applying:
                 found.append(PackedEpisode.of(placed, stride))
                 self._applying.append(applying)
-        self.episodes = found
+        self.episodes, self.split = found, split
         if not self.episodes:
             raise DataError(
                 f"{folder} has no {split} episode" + (f" of the tasks {', '.join(self.tasks)}" if tasks else ""),
@@ -166,21 +166,26 @@ class LatentWindows:
             tasks.append(task)
         return self.read(places, length, lookahead, tasks)
 
-    def draw_contexts(self, rng: np.random.Generator, count: int, length: int) -> LatentBatch:
+    def draw_contexts(
+        self, rng: np.random.Generator, count: int, length: int, *, setting: str = "context_length"
+    ) -> LatentBatch:
         """Random full windows (B, length) of latents after which the episode goes on: starts of dreams.
 
-        Tasks are equally likely among those that apply to a window's episode.
+        Tasks are equally likely among those that apply to a window's episode. `setting` says where the length is from.
 
         Raises:
             DataError: every episode of the split is too short.
         """
-        places = self.draw_places(rng, count, length + 1)
+        places = self.draw_places(rng, count, length + 1, setting=f"{setting} + 1")
         return self.read(places, length, 0, [_pick(rng, self._applying[index]) for index, _ in places])
 
-    def draw_places(self, rng: np.random.Generator, count: int, length: int) -> list[tuple[int, int]]:
+    def draw_places(
+        self, rng: np.random.Generator, count: int, length: int, *, setting: str = "their length"
+    ) -> list[tuple[int, int]]:
         """Random (episode index, start) of windows that lie wholly inside an episode, each equally likely.
 
         A last latent that reaches past its episode's end is in no such window: it shows frames that never were.
+        `setting` says where the length comes from.
 
         Raises:
             DataError: every episode of the split is shorter.
@@ -191,8 +196,8 @@ class LatentWindows:
             longest, stride = max(episode.num_whole for episode in self.episodes), self.latent_spec.stride
             unit = "frames" if stride == 1 else f"whole latents (of {stride} frames each)"
             raise DataError(
-                f"the longest episode has {longest} {unit}; windows of {length} are asked for",
-                hint="lower context_length or horizon, or record longer episodes",
+                f"the longest {self.split} episode has {longest} {unit}; windows of {length} ({setting}) are asked for",
+                hint=f"lower {setting.removesuffix(' + 1').replace(' + ', ' or ')}, or record longer episodes",
             )
         indices = np.searchsorted(ends, positions := rng.integers(ends[-1], size=count), side="right")
         return [(int(i), int(position - ends[i] + starts[i])) for i, position in zip(indices, positions, strict=True)]

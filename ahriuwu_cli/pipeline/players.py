@@ -76,7 +76,7 @@ def checkpoint_player(
         raise ArtifactError(
             f"{path} was made for {size.height}x{size.width} frames; the environment gives "
             f"{frame.height}x{frame.width}",
-            hint=f"set data.height={size.height} and data.width={size.width}",
+            hint=f"it needs what is recorded with data.height={size.height} and data.width={size.width}",
         )
     player = load_player(
         path,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +12,8 @@ from typing import Any
 import pytest
 import torch
 
+from ahriuwu_cli.cli.main import run as run_command
+from ahriuwu_cli.core.artifact import read_header
 from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.errors import DeviceError
 from ahriuwu_cli.core.training.config import RunSection
@@ -42,6 +46,27 @@ def test_changed_settings_are_noted(run: Run, doctor: Any, with_settings: Any) -
         "2 episodes fewer than data.episodes; `ahriuwu data record --append --episodes 2` adds them"
     )
     assert ("agent", "config") in answer.fine
+
+
+def follow(advice: str) -> None:
+    """Run the one command that a text names in backticks, in the working folder."""
+    [command] = re.findall("`ahriuwu ([^`]*)`", advice)
+    assert run_command([*command.split()]) == 0
+
+
+def test_advice_can_be_followed(
+    run: Run, doctor: Any, with_settings: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Episodes that are fewer than asked for, one alone with half of them random; a link that was lost."""
+    monkeypatch.chdir(run.folder)
+    run = with_settings(run, "data.episodes=7", "data.random_episodes=0.5")
+    follow(doctor(run).note("episodes", "number"))
+    assert len(read_header(run.episodes, "episodes").info["episodes"]) == 7
+    shutil.rmtree(run.latents)
+    [problem] = doctor(run).problems
+    follow(problem.hint)
+    assert ("latents", "encoding") in doctor(run).fine
+    assert "hint" not in capsys.readouterr().err
 
 
 def test_differing_keys() -> None:

@@ -274,7 +274,7 @@ def test_what_the_world_cannot_do_is_refused_before_training(
 
 
 def test_episodes_that_are_too_short_are_refused(packed_run):
-    with pytest.raises(DataError, match="the longest episode has"):
+    with pytest.raises(DataError, match="the longest train episode has"):
         LatentWindows(packed_run.packed, "train").draw_contexts(np.random.default_rng(0), 1, 500)
 
 

@@ -268,10 +268,14 @@ def test_windows_longer_than_every_episode_are_refused(windows) -> None:
     source = windows["train"]
     longest = max(episode.num_latents for episode in source.episodes)
     source.draw_places(np.random.default_rng(0), 2, longest)
-    for ask in (lambda: source.draw_places(np.random.default_rng(0), 2, longest + 1),
-                lambda: source.draw_contexts(np.random.default_rng(0), 2, longest)):  # fmt: skip
-        with pytest.raises(DataError, match=f"the longest episode has {longest} frames; windows of {longest + 1}"):
+    for ask, setting in (
+        (lambda: source.draw_places(np.random.default_rng(0), 2, longest + 1, setting="a + b"), "a or b"),
+        (lambda: source.draw_contexts(np.random.default_rng(0), 2, longest), "context_length"),
+    ):
+        with pytest.raises(DataError, match="the longest train episode has") as caught:
             ask()
+        assert f" has {longest} frames; windows of {longest + 1} (" in caught.value.message
+        assert caught.value.hint == f"lower {setting}, or record longer episodes"
 
 
 # ---------------------------------------------------------------- damage

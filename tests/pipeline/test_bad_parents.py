@@ -153,8 +153,9 @@ def test_ignored_regions_outside_the_recorded_frames(refused, run_dir) -> None:
 
 def test_heldout_episodes_too_short_for_the_horizon(refused, run_dir) -> None:
     error, hint = refused(3, "eval", "rollout", "-c", run_dir / "run.toml", "-s", "eval.horizon=100")
-    assert "the longest episode has 25 frames; windows of 104 are asked for" in error
-    assert "horizon" in hint
+    wanted = "windows of 104 (eval.context_length + eval.horizon) are asked for"
+    assert f"the longest heldout episode has 25 frames; {wanted}" in error
+    assert "lower eval.context_length or eval.horizon" in hint
 
 
 @pytest.mark.parametrize("command", ["eval rollout", "imagine train --overwrite"])
@@ -173,5 +174,6 @@ def test_no_episode_is_as_long_as_a_context(refused, ahriuwu, run_dir, tmp_path,
     road = ("data record", "tokenizer train", "latents build", "latents pack", "dynamics train", "agent finetune")
     for command in road:
         assert ahriuwu(*command.split(), "-c", short / "run.toml", "-s", "data.max_episode_steps=3").code == 0
-    error, _ = refused(3, "imagine", "train", "-c", short / "run.toml")
-    assert "the longest episode has 4 frames; windows of 5 are asked for" in error
+    error, hint = refused(3, "imagine", "train", "-c", short / "run.toml")
+    assert "the longest train episode has 4 frames; windows of 5 (imagine.context_length + 1) are asked for" in error
+    assert "lower imagine.context_length, or" in hint

@@ -57,7 +57,7 @@ def test_a_dream_longer_than_the_episodes(ahriuwu, run_dir, tree) -> None:
     before = tree(run_dir)
     outcome = ahriuwu("eval", "rollout", "-c", run_dir / "run.toml", "--horizon", "100")
     assert (outcome.code, outcome.out) == (3, "")
-    assert "the longest episode has" in outcome.err
+    assert "the longest heldout episode has" in outcome.err
     assert tree(run_dir) == before
 
 
