@@ -1,5 +1,7 @@
 """The windows that an agent learns from: relevant ones, which are imitated, and uniform ones ([D4] Sec. 3.3).
 
+Shapes: B windows, T frames per window, N latent tokens, C channels, D model width.
+
 A relevant window holds a positive reward. Each window is drawn for a task and has that task's reward
 (latents/windows.py). A reward that comes at most `relevant_reach` blocks after a window makes it relevant too: what led
 to the reward.
@@ -9,8 +11,12 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ahriuwu_cli.agent.config import AgentSection
+from ahriuwu_cli.agent.model import AgentModel
+from ahriuwu_cli.dynamics.model import Prediction
+from ahriuwu_cli.dynamics.shortcut_forcing import corrupt
 from ahriuwu_cli.latents.windows import LatentBatch, LatentWindows
 
 
@@ -45,3 +51,24 @@ def join(parts: list[LatentBatch]) -> LatentBatch:
     """Batches of equal lengths, one after the other."""
     names = parts[0].__dataclass_fields__
     return LatentBatch(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+
+
+def read_windows(model: AgentModel, batch: LatentBatch, tau_context: float, noise: Tensor | None = None) -> Tensor:
+    """Agent read-outs (B, T, D) of windows shown at `tau_context` with d_min, as the agent meets frames when it plays.
+
+    Args:
+        model: the agent.
+        batch: the windows.
+        tau_context: signal level.
+        noise: (B, T, N, C) what frames are corrupted with; drawn from torch's generator when not given.
+    """
+    world = model.world
+    z1 = world.normalise(batch.latents)  # (B, T, N, C)
+    tau = torch.full(batch.valid.shape, tau_context, device=z1.device)
+    length = tau.shape[1]
+    z_tilde = corrupt(z1, torch.randn_like(z1) if noise is None else noise, tau)
+    d_min = torch.full_like(tau, 1 / world.config.k_max)
+    action, known = batch.action[:, :length], batch.action_valid[:, :length]
+    out: Prediction = world(z_tilde, tau, d_min, action, known, task=batch.task)
+    assert out.agent is not None
+    return out.agent

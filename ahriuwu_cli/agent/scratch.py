@@ -18,20 +18,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ahriuwu_cli.agent.batches import draw_relevant
+from ahriuwu_cli.agent.batches import draw_relevant, read_windows
 from ahriuwu_cli.agent.checkpoint import agent_config
 from ahriuwu_cli.agent.config import AgentSection
+from ahriuwu_cli.agent.heldout import HeldoutPlay
 from ahriuwu_cli.agent.model import AgentModel
 from ahriuwu_cli.agent.objective import cloning_loss
 from ahriuwu_cli.agent.train import check_agent_memory
 from ahriuwu_cli.core.artifact import Kind
 from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.training.loop import TrainResult, train
-from ahriuwu_cli.core.training.stage import ArtifactFields, StageState
+from ahriuwu_cli.core.training.stage import ArtifactFields, Goal, StageState
 from ahriuwu_cli.dynamics.config import DynamicsSection
-from ahriuwu_cli.dynamics.model import Prediction
-from ahriuwu_cli.dynamics.shortcut_forcing import corrupt, snap
+from ahriuwu_cli.dynamics.shortcut_forcing import snap
 from ahriuwu_cli.dynamics.train import window_specs
+from ahriuwu_cli.latents.heldout import heldout_windows
 from ahriuwu_cli.latents.windows import LatentBatch, LatentWindows
 
 TRAINED = ("world.", "policy.")
@@ -50,13 +51,31 @@ class ScratchStage:
     kind: Kind = "agent"
 
     def __init__(
-        self, section: AgentSection, dynamics: DynamicsSection, windows: LatentWindows, runtime: Runtime, seed: int
+        self,
+        section: AgentSection,
+        dynamics: DynamicsSection,
+        windows: LatentWindows,
+        runtime: Runtime,
+        seed: int,
+        heldout: LatentWindows | None = None,
     ) -> None:
         self._section, self._dynamics, self._windows, self._runtime = section, dynamics, windows, runtime
         self.specs = window_specs(windows)
         self.module = AgentModel(dynamics.model, section.heads, self.specs).to(runtime.device)
         self._tau_context = snap(dynamics.sampler.tau_context, dynamics.model.k_max)
         self._rng = np.random.default_rng(seed)
+        play = None if heldout is None else HeldoutPlay(section, windows, heldout, self._tau_context, heads=False)
+        self._play = play
+
+    @property
+    def goal(self) -> Goal | None:
+        """The likelihood of actions that were never learned from."""
+        return None if self._play is None else Goal("heldout_policy")
+
+    def heldout(self) -> dict[str, float]:
+        """See `HeldoutPlay`."""
+        assert self._play is not None
+        return self._play.judge(self.module)
 
     def trained(self) -> dict[str, nn.Parameter]:
         """The policy head, and all of the transformer that an agent token reads."""
@@ -91,15 +110,8 @@ class ScratchStage:
 
 def scratch_loss(model: AgentModel, batch: LatentBatch, tau_context: float) -> tuple[Tensor, dict[str, Tensor]]:
     """-ln p(a_{t+n} | h_t) on windows shown at `tau_context` with d_min, as the finetuned agent's relevant ones are."""
-    world = model.world
-    z1 = world.normalise(batch.latents)  # (B, T, N, C)
-    tau = torch.full(batch.valid.shape, tau_context, device=z1.device)
-    d = torch.full_like(tau, 1 / world.config.k_max)
-    length = tau.shape[1]
-    action, known = batch.action[:, :length], batch.action_valid[:, :length]
-    out: Prediction = world(corrupt(z1, torch.randn_like(z1), tau), tau, d, action, known, task=batch.task)
-    assert out.agent is not None
-    return cloning_loss(model.choices, model.policy(out.agent), batch.action, batch.action_valid, batch.valid)
+    agent = read_windows(model, batch, tau_context)  # (B, T, D)
+    return cloning_loss(model.choices, model.policy(agent), batch.action, batch.action_valid, batch.valid)
 
 
 def train_scratch(
@@ -126,5 +138,6 @@ def train_scratch(
     windows = LatentWindows(packed, "train", section.tasks)
     check_agent_memory(section, dynamics.model, window_specs(windows), runtime)
     torch.manual_seed(seed)
-    stage = ScratchStage(section, dynamics, windows, runtime, seed)
+    heldout = heldout_windows(packed, section.tasks) if section.train.heldout_every else None
+    stage = ScratchStage(section, dynamics, windows, runtime, seed, heldout)
     return train(stage, section.train, runtime, folder, seed=seed, **options)

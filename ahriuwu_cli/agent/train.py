@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ahriuwu_cli.agent.batches import draw_mixed
 from ahriuwu_cli.agent.checkpoint import agent_config
 from ahriuwu_cli.agent.config import AgentSection
+from ahriuwu_cli.agent.heldout import FinetunedJudge
 from ahriuwu_cli.agent.model import AgentModel, DistanceHead
 from ahriuwu_cli.agent.objective import alive_loss, cloning_loss, reward_loss
 from ahriuwu_cli.agent.occupancy import BucketsEver
@@ -29,12 +30,13 @@ from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.lineage import require_parent
 from ahriuwu_cli.core.memory import estimate_step_memory, require_memory
 from ahriuwu_cli.core.training.loop import TrainResult, train
-from ahriuwu_cli.core.training.stage import ArtifactFields, StageState
+from ahriuwu_cli.core.training.stage import ArtifactFields, Goal, StageState
 from ahriuwu_cli.dynamics.checkpoint import World, WorldSpecs, load_world
 from ahriuwu_cli.dynamics.config import DynamicsModelConfig, ObjectiveConfig
 from ahriuwu_cli.dynamics.model import Prediction
 from ahriuwu_cli.dynamics.shortcut_forcing import corrupt, forcing_loss, snap
 from ahriuwu_cli.dynamics.train import draw_inputs
+from ahriuwu_cli.latents.heldout import heldout_windows
 from ahriuwu_cli.latents.windows import LatentBatch, LatentWindows
 from ahriuwu_cli.nn.running_rms import RunningRms
 
@@ -45,7 +47,13 @@ class AgentStage:
     kind: Kind = "agent"
 
     def __init__(
-        self, section: AgentSection, world: World, windows: LatentWindows, runtime: Runtime, seed: int
+        self,
+        section: AgentSection,
+        world: World,
+        windows: LatentWindows,
+        runtime: Runtime,
+        seed: int,
+        heldout: LatentWindows | None = None,
     ) -> None:
         self._section, self._world, self._windows, self._runtime = section, world, windows, runtime
         self._objective = ObjectiveConfig.model_validate(world.header.config["objective"])
@@ -56,6 +64,20 @@ class AgentStage:
         self._rng = np.random.default_rng(seed)
         self._rms = RunningRms()
         self._buckets = BucketsEver(self.module.twohot, runtime.device)
+        self._judge = None if heldout is None else FinetunedJudge(section, windows, heldout, self._tau_context)
+        self._parent_flow: float | None = None
+
+    @property
+    def goal(self) -> Goal | None:
+        """The likelihood of actions that were never learned from."""
+        return None if self._judge is None else Goal("heldout_policy")
+
+    def heldout(self) -> dict[str, float]:
+        """The heads (see `HeldoutPlay`), and the agent's own world beside the one that finetuning started from."""
+        assert self._judge is not None
+        if self._parent_flow is None:
+            self._parent_flow = self._judge.flow(self._world.model)
+        return {**self._judge.judge(self.module), "heldout_flow_parent": self._parent_flow}
 
     def trained(self) -> dict[str, nn.Parameter]:
         """The heads, the task embedding and the whole transformer."""
@@ -215,5 +237,6 @@ def finetune_agent(
     require_parent(dynamics, world.header, packed, windows.header)
     check_agent_memory(section, world.model.config, agent_specs(world, windows), runtime)
     torch.manual_seed(seed)
-    stage = AgentStage(section, world, windows, runtime, seed)
+    heldout = heldout_windows(packed, section.tasks) if section.train.heldout_every else None
+    stage = AgentStage(section, world, windows, runtime, seed, heldout)
     return train(stage, section.train, runtime, folder, seed=seed, **options)

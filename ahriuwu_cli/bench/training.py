@@ -16,8 +16,8 @@ from ahriuwu_cli.bench.profile import profile_work
 from ahriuwu_cli.bench.timing import PeakMemory, Spread, measure
 from ahriuwu_cli.core.artifact import Kind
 from ahriuwu_cli.core.memory import estimate_step_memory, require_memory
+from ahriuwu_cli.core.training.session import Session
 from ahriuwu_cli.core.training.stage import ArtifactFields, StageState, seed_everything
-from ahriuwu_cli.core.training.state import Session
 from ahriuwu_cli.core.training.step import take_step
 
 Loss = Callable[[], tuple[Tensor, dict[str, Tensor]]]

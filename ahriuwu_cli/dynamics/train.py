@@ -17,11 +17,13 @@ from ahriuwu_cli.core.artifact import Kind
 from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.memory import estimate_step_memory, require_memory
 from ahriuwu_cli.core.training.loop import TrainResult, train
-from ahriuwu_cli.core.training.stage import ArtifactFields, StageState
+from ahriuwu_cli.core.training.stage import ArtifactFields, Goal, StageState
 from ahriuwu_cli.dynamics.checkpoint import WorldSpecs
 from ahriuwu_cli.dynamics.config import DynamicsSection, ObjectiveConfig
+from ahriuwu_cli.dynamics.heldout import HeldoutWorld
 from ahriuwu_cli.dynamics.model import DynamicsModel, Prediction
 from ahriuwu_cli.dynamics.shortcut_forcing import Forcing, draw_levels, forcing_loss, prepare
+from ahriuwu_cli.latents.heldout import heldout_windows
 from ahriuwu_cli.latents.windows import LatentBatch, LatentWindows
 
 
@@ -107,6 +109,18 @@ class DynamicsStage:
         self.specs = window_specs(self._windows)
         self.module = DynamicsModel(section.model, self.specs.latent, self.specs.action).to(runtime.device)
         self._rng = np.random.default_rng(seed)
+        heldout = heldout_windows(packed) if section.train.heldout_every else None
+        self._judge = None if heldout is None else HeldoutWorld(heldout, *_judged_shape(section))
+
+    @property
+    def goal(self) -> Goal | None:
+        """Denoising of frames that were never learned from."""
+        return None if self._judge is None else Goal("heldout_flow")
+
+    def heldout(self) -> dict[str, float]:
+        """See `HeldoutWorld`."""
+        assert self._judge is not None
+        return self._judge.judge(self.module)
 
     def trained(self) -> dict[str, nn.Parameter]:
         """Every tensor of the dynamics."""
@@ -135,6 +149,12 @@ class DynamicsStage:
     def load_state(self, state: StageState) -> None:
         """Restore `state`."""
         self._rng.bit_generator.state = state.values["rng"]
+
+
+def _judged_shape(section: DynamicsSection) -> tuple[int, int, int]:
+    """Held-out windows, frames per window, and windows in one pass, which is no larger than a training batch."""
+    rows = max(1, section.train.batch_size * section.short_length // section.long_length)
+    return section.train.heldout_examples, section.long_length, rows
 
 
 def window_specs(windows: LatentWindows) -> WorldSpecs:

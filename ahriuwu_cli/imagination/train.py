@@ -21,17 +21,19 @@ from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.errors import ConfigError
 from ahriuwu_cli.core.lineage import require_parent
 from ahriuwu_cli.core.training.loop import TrainResult, train
-from ahriuwu_cli.core.training.stage import ArtifactFields, StageState
+from ahriuwu_cli.core.training.stage import ArtifactFields, Goal, StageState
 from ahriuwu_cli.dynamics.sampler import Dream
 from ahriuwu_cli.imagination.check import GameCheck, RealGame
 from ahriuwu_cli.imagination.config import ImagineSection
 from ahriuwu_cli.imagination.disagreement import step_disagreement
 from ahriuwu_cli.imagination.finetune import Finetuning
 from ahriuwu_cli.imagination.guard import Guard
+from ahriuwu_cli.imagination.heldout import heldout_contexts, heldout_judge, judge_dreams, judge_world
 from ahriuwu_cli.imagination.losses import imagination_loss
 from ahriuwu_cli.imagination.memory import check_imagination_memory
 from ahriuwu_cli.imagination.model import ImaginationModel
 from ahriuwu_cli.imagination.rollout import KeptNoise, Rollout, imagine
+from ahriuwu_cli.latents.heldout import heldout_windows
 from ahriuwu_cli.latents.windows import LatentBatch, LatentWindows
 
 
@@ -48,6 +50,7 @@ class ImagineStage:
         runtime: Runtime,
         seed: int,
         check: GameCheck | None = None,
+        heldout: LatentWindows | None = None,
     ) -> None:
         self._section, self._agent, self._windows, self._runtime = section, agent, windows, runtime
         self.module = ImaginationModel(agent.model).to(runtime.device)
@@ -59,6 +62,20 @@ class ImagineStage:
         self._learns_all = section.transformer == "finetuned"
         self._finetuning = Finetuning(agent, windows, runtime.device) if self._learns_all else None
         self._check = check
+        self._contexts = None if heldout is None else heldout_contexts(section, heldout)
+        self._judge = heldout_judge(agent, windows, heldout) if self._learns_all else None
+
+    @property
+    def goal(self) -> Goal | None:
+        """What is earned in dreams from contexts that were never dreamed from."""
+        return None if self._contexts is None else Goal("heldout_imagined_return", higher=True)
+
+    def heldout(self) -> dict[str, float]:
+        """Dreams from the same held-out contexts every time; with the transformer also its prior, heads and world."""
+        assert self._contexts is not None
+        rollout = self._imagine(self._contexts.to(self._runtime.device), KeptNoise())
+        metrics = judge_dreams(self.module, rollout, self._section, self._guard.judge(rollout))
+        return metrics if self._judge is None else metrics | judge_world(self._judge, self.module)
 
     def trained(self) -> dict[str, nn.Parameter]:
         """The policy's and the value's tensors, nothing else; with the transformer all but the slow value's."""
@@ -105,23 +122,24 @@ class ImagineStage:
         context = context.to(self._runtime.device)
         compared = guard.disagreement_every > 0 and number % guard.disagreement_every == 0
         noise = KeptNoise(guard.disagreement_rows if compared else 0)
+        rollout = self._imagine(context, noise, keep=self._learns_all)
+        return self._compared(rollout, context, noise) if compared else rollout
+
+    def _imagine(self, context: LatentBatch, noise: KeptNoise, *, keep: bool = False) -> Rollout:
+        """Dreams that start from contexts on the runtime's device; `keep` their blocks to be read again."""
+        settings, agent = self._section, self.module.agent
         dream = Dream(
-            self.module.agent.world,
-            self._agent.sampler,
-            noise=noise,
-            task=context.task,
-            num_steps=settings.sampling_steps,
+            agent.world, self._agent.sampler, noise=noise, task=context.task, num_steps=settings.sampling_steps
         )
-        rollout = imagine(
-            self.module.agent,
+        return imagine(
+            agent,
             dream,
             context,
             settings.horizon,
             settings.temperature,
             uses_ends=self._uses_ends,
-            noise=noise if self._learns_all else None,
+            noise=noise if keep else None,
         )
-        return self._compared(rollout, context, noise) if compared else rollout
 
     def _compared(self, rollout: Rollout, context: LatentBatch, noise: KeptNoise) -> Rollout:
         """The rollout with the disagreement of its first rows between K and 2 K Euler steps."""
@@ -244,5 +262,6 @@ def train_imagination(
         assert game is not None, "a check needs a game"
         check = GameCheck(section.check, game, agent, runtime, temperature=section.temperature, seed=seed)
     torch.manual_seed(seed)
-    stage = ImagineStage(section, agent, windows, runtime, seed, check)
+    heldout = heldout_windows(packed, agent.tasks) if section.train.heldout_every else None
+    stage = ImagineStage(section, agent, windows, runtime, seed, check, heldout)
     return train(stage, section.train, runtime, folder, seed=seed, **options)

@@ -40,13 +40,9 @@ def reconstruction_loss(
     guess = guess.float()
     if counted is not None:
         guess = torch.where(counted, guess, truth)
-    mse = _mean((truth - guess).square(), counted)
+    mse = mean_square(truth, guess, counted)
     loss = rms.normalise("mse", mse)
-    metrics = {
-        "mse": mse.detach(),
-        # The pixel range is 2 wide: peak^2 = 4.
-        "psnr": 10 * (4 / mse.detach().clamp_min(1e-10)).log10(),
-    }
+    metrics = {"mse": mse.detach(), "psnr": psnr(mse.detach())}
     if truth.shape[0] * truth.shape[1] > 1:
         metrics["spread"] = _mean(guess.detach().flatten(0, 1).std(dim=0), counted)
         metrics["spread_reference"] = _mean(truth.flatten(0, 1).std(dim=0), counted)
@@ -55,6 +51,16 @@ def reconstruction_loss(
         loss = loss + lpips_weight * rms.normalise("lpips", distance)
         metrics["lpips"] = distance.detach()
     return loss, metrics
+
+
+def mean_square(truth: Tensor, guess: Tensor, counted: Tensor | None) -> Tensor:
+    """Mean squared error over the pixels that count."""
+    return _mean((truth - guess).square(), counted)
+
+
+def psnr(mse: Tensor) -> Tensor:
+    """dB of a mean squared error of pixels in [-1, 1]."""
+    return 10 * (4 / mse.clamp_min(1e-10)).log10()  # the range is 2 wide: peak^2 = 4
 
 
 def _mean(values: Tensor, counted: Tensor | None) -> Tensor:

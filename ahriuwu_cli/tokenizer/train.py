@@ -18,13 +18,15 @@ from ahriuwu_cli.core.errors import ConfigError, DataError
 from ahriuwu_cli.core.memory import estimate_step_memory, require_memory
 from ahriuwu_cli.core.specs import FrameSpec
 from ahriuwu_cli.core.training.config import TrainSettings
+from ahriuwu_cli.core.training.heldout import HELDOUT_SEED
 from ahriuwu_cli.core.training.loop import TrainResult, train
-from ahriuwu_cli.core.training.stage import ArtifactFields, StageState
+from ahriuwu_cli.core.training.stage import ArtifactFields, Goal, StageState
+from ahriuwu_cli.episodes.manifest import Split
 from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.nn.running_rms import RunningRms
 from ahriuwu_cli.tokenizer.config import TokenizerSection
 from ahriuwu_cli.tokenizer.frozen import FrozenTokenizer, adopt_tokenizer
-from ahriuwu_cli.tokenizer.loss import reconstruction_loss
+from ahriuwu_cli.tokenizer.loss import mean_square, psnr, reconstruction_loss
 from ahriuwu_cli.tokenizer.perceptual import load_lpips
 from ahriuwu_cli.tokenizer.protocol import Tokenizer, to_pixels
 from ahriuwu_cli.tokenizer.regions import counted_pixels
@@ -33,15 +35,16 @@ from ahriuwu_cli.tokenizer.statistics import latent_statistics
 
 
 class FrameClips:
-    """Random clips of consecutive frames of the training split; frames are read once and kept as uint8."""
+    """Random clips of consecutive frames of one split; frames are read once and kept as uint8."""
 
-    def __init__(self, store: EpisodeStore, length: int) -> None:
+    def __init__(self, store: EpisodeStore, length: int, split: Split = "train") -> None:
         self.length = length
-        ids = store.ids("train")
+        ids = store.ids(split)
         self._episodes = [frames for frames in (store.read(id_).frames for id_ in ids) if len(frames) >= length]
         if not self._episodes:
             raise DataError(
-                f"no training episode has {length} frames, the configured clip length",
+                f"no {'training' if split == 'train' else 'held-out'} episode has {length} frames, the configured "
+                "clip length",
                 hint="lower tokenizer.clip_length or record longer episodes",
             )
         self._ends = np.cumsum([len(frames) - length + 1 for frames in self._episodes])
@@ -72,6 +75,23 @@ class TokenizerStage:
         self._clips = FrameClips(store, section.clip_length)
         self._rng = np.random.default_rng(seed)
         self._rms = RunningRms()
+        self._heldout = _heldout_clips(store, section)
+
+    @property
+    def goal(self) -> Goal | None:
+        """Reconstruction of frames that were never learned from."""
+        return None if self._heldout is None else Goal("heldout_mse")
+
+    def heldout(self) -> dict[str, float]:
+        """Error and PSNR over the same held-out clips every time, none of them masked."""
+        assert self._heldout is not None
+        errors, frames = [], self._heldout
+        for part in torch.split(frames, self._section.train.batch_size):
+            pixels = to_pixels(part.to(self._runtime.device))
+            guess = self.module.decode(self.module.encode(pixels)).float()
+            errors.append(mean_square(pixels, guess, self._counted) * len(part))
+        mse = torch.stack(errors).sum() / len(frames)
+        return {"heldout_mse": mse.item(), "heldout_psnr": psnr(mse).item()}
 
     def trained(self) -> dict[str, nn.Parameter]:
         """Every tensor of the tokenizer."""
@@ -98,7 +118,7 @@ class TokenizerStage:
                 "latent": self.module.latent_spec.model_dump(),
             },
             parents={"episodes": self._store.header.fingerprint},
-            info={"heldout": self._store.ids("heldout")},
+            info={"heldout_episodes": self._store.ids("heldout")},
         )
 
     def state(self) -> StageState:
@@ -109,6 +129,15 @@ class TokenizerStage:
         """Restore `state`."""
         self._rms.load_state(state.tensors)
         self._rng.bit_generator.state = state.values["rng"]
+
+
+def _heldout_clips(store: EpisodeStore, section: TokenizerSection) -> Tensor | None:
+    """Clips (B, T, H, W, 3) uint8 of the held-out split, always the same; None where no held-out episode has one."""
+    settings, length = section.train, section.clip_length
+    lengths = [store.record(id_).num_steps + 1 for id_ in store.ids("heldout")]
+    if not settings.heldout_every or max(lengths, default=0) < length:
+        return None
+    return FrameClips(store, length, "heldout").draw(np.random.default_rng(HELDOUT_SEED), settings.heldout_examples)
 
 
 def _counted_pixels(section: TokenizerSection, frame: FrameSpec, device: torch.device) -> Tensor | None:

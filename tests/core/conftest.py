@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.training.config import TrainSettings
 from ahriuwu_cli.core.training.recompute import Recomputing
-from ahriuwu_cli.core.training.stage import ArtifactFields, StageState, seed_everything
+from ahriuwu_cli.core.training.stage import ArtifactFields, Goal, StageState, seed_everything
 
 
 class ToyNet(Recomputing):
@@ -111,6 +111,32 @@ class ToyStage:
         self.rms = state.values["rms"]
 
 
+TOY_GOAL = Goal("heldout_error")
+
+
+class JudgedToy(ToyStage):
+    """A toy whose held-out error is measured with every generator there is.
+
+    Args:
+        script: held-out errors in place of the measured ones, in the order of the calls.
+        goal: None for a toy that nothing is held out for.
+    """
+
+    def __init__(self, script: tuple[float, ...] = (), goal: Goal | None = TOY_GOAL, **options) -> None:
+        super().__init__(**options)
+        self.goal, self.script = goal, script
+        self.measured: list[tuple[float, bool]] = []  # values, and whether the network was in train mode
+
+    def heldout(self) -> dict[str, float]:
+        device = next(self.module.parameters()).device
+        x = (torch.randn(32, 4) + np.random.standard_normal() + random.random()).to(device)
+        error = (self.module(x) - x).square().mean().item()
+        if self.script:
+            error = self.script[min(len(self.measured), len(self.script) - 1)]
+        self.measured.append((error, self.module.training or self.module.dropout.training))
+        return {"heldout_error": error, "heldout_nothing": math.nan}
+
+
 def toy_settings(**changes) -> TrainSettings:
     values = {"steps": 12, "batch_size": 16, "learning_rate": 0.01, "warmup_steps": 3, "log_every": 2}
     return TrainSettings(**{**values, "checkpoint_every": 5, **changes})
@@ -125,6 +151,11 @@ def toy(request, monkeypatch):
     if "tensorboard" not in request.node.name:
         monkeypatch.setattr("ahriuwu_cli.core.training.sinks._open_tensorboard", lambda folder, step: None)
     return ToyStage
+
+
+@pytest.fixture
+def judged_toy(toy):
+    return JudgedToy
 
 
 @pytest.fixture

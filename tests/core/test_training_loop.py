@@ -14,8 +14,8 @@ from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.errors import DeviceError, TrainingError, TrainingInterrupted
 from ahriuwu_cli.core.training.loop import moved, train
 from ahriuwu_cli.core.training.progress import ProgressDisplay
+from ahriuwu_cli.core.training.session import make_optimizer
 from ahriuwu_cli.core.training.sinks import Means, read_metrics
-from ahriuwu_cli.core.training.state import make_optimizer
 
 PRECISIONS = ["fp32", "bf16"]
 

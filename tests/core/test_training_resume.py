@@ -42,7 +42,8 @@ def test_stop_and_resume_gives_the_bits_of_a_straight_run(tmp_path, toy, setting
     with pytest.raises(TrainingInterrupted, match=f"stopped at step {k} of 12; saved to"):
         train(toy(stop_at=k - 1), settings(**changes), cpu, broken, resume=False, seed=3)
     interrupted = read_header(broken / "dynamics.safetensors", "dynamics")
-    assert interrupted.info == {"toy": True, "steps": k, "finished": False, "untrained": [], "averaged": averaged}
+    said = {"toy": True, "steps": k, "finished": False, "untrained": [], "averaged": averaged, "heldout": {}}
+    assert interrupted.info == said
 
     torch.manual_seed(12345)  # what the generators were left at must not matter
     resumed = train(toy(), settings(**changes), cpu, broken, resume=True, seed=3)
@@ -223,5 +224,6 @@ def test_training_and_resuming_on_a_gpu(tmp_path, toy, settings, device, precisi
         train(toy(stop_at=6, device=device), settings(**changes), runtime, tmp_path, resume=False, seed=3)
     stage = toy(device=device)
     result = train(stage, settings(**changes), runtime, tmp_path, resume=True, seed=3)
-    assert result.header.info == {"toy": True, "steps": 12, "finished": True, "untrained": [], "averaged": True}
+    said = {"toy": True, "steps": 12, "finished": True, "untrained": [], "averaged": True, "heldout": {}}
+    assert result.header.info == said
     assert all(parameter.device.type == device for parameter in stage.module.parameters())

@@ -179,8 +179,8 @@ def test_shards_with_nothing_held_out(run: Run, doctor: Any, sign: Any, keep_unt
 def test_a_tokenizer_that_saw_the_held_out_episodes(run: Run, doctor: Any, sign: Any, keep_until: Any) -> None:
     """Pitfall 7: held-out episodes sat in the tokenizer's training set."""
     keep_until(run, "tokenizer")
-    first, *rest = read_header(run.tokenizer, "tokenizer").info["heldout"]
-    sign(run.tokenizer, header=lambda fields: fields["info"].update(heldout=rest))
+    first, *rest = read_header(run.tokenizer, "tokenizer").info["heldout_episodes"]
+    sign(run.tokenizer, header=lambda fields: fields["info"].update(heldout_episodes=rest))
     assert doctor(run).problems == [
         ("tokenizer", "split", f"held out in episodes but not here: {first}", RETRAIN("tokenizer train"))
     ]
@@ -188,7 +188,7 @@ def test_a_tokenizer_that_saw_the_held_out_episodes(run: Run, doctor: Any, sign:
 
 def test_a_split_that_was_changed_afterwards(run: Run, doctor: Any, with_settings: Any) -> None:
     """Pitfall 7: `data split` after training; every stage says so."""
-    before = set(read_header(run.tokenizer, "tokenizer").info["heldout"])
+    before = set(read_header(run.tokenizer, "tokenizer").info["heldout_episodes"])
     for seed in range(1, 20):
         run = with_settings(run, f"run.seed={seed}")
         stages.split(run)

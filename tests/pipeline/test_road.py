@@ -78,7 +78,7 @@ def test_the_same_episodes_are_held_out_all_along(road) -> None:
     heldout, train = store.ids("heldout"), store.ids("train")
     assert len(heldout) == 2
     assert not set(heldout) & set(train)
-    assert read_header(place(road.folder, "tokenizer"), "tokenizer").info["heldout"] == heldout
+    assert read_header(place(road.folder, "tokenizer"), "tokenizer").info["heldout_episodes"] == heldout
     for kind in ("latents", "packed"):
         listed = read_header(road.folder / kind, kind).info["episodes"]
         assert [entry["id"] for entry in listed if entry["split"] == "heldout"] == heldout

@@ -139,7 +139,7 @@ def test_trained_tokenizer_can_be_loaded(episodes: Path, tmp_path: Path, kind: s
     assert loaded.config == chosen.model
     assert header.fingerprint == result.header.fingerprint
     assert header.parents == {"episodes": store.fingerprint}
-    assert header.info["heldout"] == store.ids("heldout")
+    assert header.info["heldout_episodes"] == store.ids("heldout")
     assert header.info["untrained"] == []
     assert TokenizerSection.model_validate(header.config) == chosen
     assert FrameSpec.model_validate(header.specs["frame"]) == store.frame_spec

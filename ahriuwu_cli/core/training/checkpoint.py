@@ -8,7 +8,8 @@ from pathlib import Path
 from ahriuwu_cli.core.artifact import Header, write_weights
 from ahriuwu_cli.core.errors import StorageError, TrainingError
 from ahriuwu_cli.core.training.files import RunFiles
-from ahriuwu_cli.core.training.state import Session, save_state
+from ahriuwu_cli.core.training.session import Session
+from ahriuwu_cli.core.training.state import save_state
 
 
 class Checkpoints:
@@ -53,6 +54,7 @@ class Checkpoints:
             "finished": finished,
             "untrained": session.untrained(),
             "averaged": session.average is not None,
+            "heldout": session.measured(),
         }
         try:
             return write_weights(

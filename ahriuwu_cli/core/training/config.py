@@ -51,4 +51,10 @@ class TrainSettings(Section):
     )
     log_every: int = Field(default=20, ge=1, description="steps between metric lines")
     checkpoint_every: int = Field(default=500, ge=1, description="steps between checkpoints")
+    heldout_every: int = Field(
+        default=100, ge=0, description="steps between measurements on held-out recordings; 0: none, not even at the end"
+    )
+    heldout_examples: int = Field(
+        default=32, ge=2, le=65536, description="held-out examples they are made on, the same ones every time"
+    )
     max_bad_steps: int = Field(default=20, ge=1, description="skipped non-finite steps before training gives up")

@@ -13,12 +13,14 @@ from ahriuwu_cli.core.lock import exclusive
 from ahriuwu_cli.core.training.checkpoint import Checkpoints
 from ahriuwu_cli.core.training.config import TrainSettings
 from ahriuwu_cli.core.training.files import RunFiles
+from ahriuwu_cli.core.training.heldout import is_judged, measure
 from ahriuwu_cli.core.training.interrupt import StopRequest
 from ahriuwu_cli.core.training.recompute import learning_parts
 from ahriuwu_cli.core.training.schedule import learning_rate
+from ahriuwu_cli.core.training.session import Session
 from ahriuwu_cli.core.training.sinks import Sinks, last_metrics
-from ahriuwu_cli.core.training.stage import ArtifactFields, Stage, StageState, moved, seed_everything
-from ahriuwu_cli.core.training.state import Session, load_state
+from ahriuwu_cli.core.training.stage import ArtifactFields, HeldoutStage, Stage, StageState, moved, seed_everything
+from ahriuwu_cli.core.training.state import load_state
 from ahriuwu_cli.core.training.step import take_step
 
 __all__ = ["ArtifactFields", "Stage", "StageState", "TrainResult", "moved", "seed_everything", "train"]
@@ -141,6 +143,8 @@ def _finished(files: RunFiles, session: Session) -> TrainResult | None:
 
 def _prepare(session: Session, sinks: Sinks) -> None:
     """Compile when asked to, and warn of settings that this stage has no use for."""
+    if session.settings.heldout_every and isinstance(session.stage, HeldoutStage) and session.stage.goal is None:
+        sinks.warn(session.step, "nothing is held out that this stage could be judged on", keep=False)
     if session.settings.recompute and not learning_parts(session.stage.module):
         text = "train.recompute has no effect: nothing that learns here can be computed again"
         sinks.warn(session.step, text, keep=session.step == 0)
@@ -152,6 +156,7 @@ def _run(session: Session, saved: Checkpoints, sinks: Sinks, stop: StopRequest) 
     """Step until the end or a stop request; returns the metrics of the last log point."""
     settings, watch = session.settings, session.watch
     metrics: dict[str, float] = {}
+    judged = settings.heldout_every > 0 and is_judged(session.stage)
     leaving = session.step >= settings.steps
     while not leaving:
         rate = learning_rate(session.step, settings)
@@ -174,8 +179,11 @@ def _run(session: Session, saved: Checkpoints, sinks: Sinks, stop: StopRequest) 
         checkpoint = session.step % settings.checkpoint_every == 0
         # a request to stop is no log point: sums are saved, so that a resumed run logs what an unbroken one does
         ending = too_bad or session.step == settings.steps
-        if ending or checkpoint or session.step % settings.log_every == 0:
-            metrics = sinks.log(session.step, rate, session.bad_steps)
+        if judged and (ending or session.step % settings.heldout_every == 0):
+            session.evaluation = measure(session)
+        measured = session.measured()
+        if ending or checkpoint or measured or session.step % settings.log_every == 0:
+            metrics = sinks.log(session.step, rate, session.bad_steps, measured)
             sinks.warn(session.step, watch.metrics(session.step, metrics))
         if too_bad:
             _give_up(saved, session, outcome.fault)

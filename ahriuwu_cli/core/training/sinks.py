@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 import torch
@@ -171,12 +171,14 @@ class Sinks:
         """Show that `step` steps are done."""
         self._progress.update(step)
 
-    def log(self, step: int, learning_rate: float, bad_steps: int) -> dict[str, float]:
-        """Close the averages at a log point, write them everywhere and return them.
+    def log(
+        self, step: int, learning_rate: float, bad_steps: int, measured: Mapping[str, float] = MappingProxyType({})
+    ) -> dict[str, float]:
+        """Close the averages at a log point, write them everywhere, with what was measured on held-out data just now.
 
-        Without one good step since the last log point the loss is NaN (null in the file).
+        Returns the metrics. Without one good step since the last log point the loss is NaN (null in the file).
         """
-        metrics = {"loss": math.nan, **self._means.take()}
+        metrics = {"loss": math.nan, **self._means.take(), **measured}
         now = time.monotonic()
         speed = (step - self._logged_step) / max(1e-9, now - self._logged)
         self._logged, self._logged_step = now, step

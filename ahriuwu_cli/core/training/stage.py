@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -78,6 +78,35 @@ class Stage(Protocol):
 
     def load_state(self, state: StageState) -> None:
         """Take back what `state` returned; tensors come on the CPU."""
+        ...
+
+
+@dataclass(frozen=True)
+class Goal:
+    """The held-out metric that says how far a training has come: lower is better, or `higher`."""
+
+    name: str
+    higher: bool = False
+
+
+@runtime_checkable
+class HeldoutStage(Protocol):
+    """A stage that can be judged on recordings it does not learn from.
+
+    `goal` is None where nothing is held out, or what is held out is too short.
+    """
+
+    @property
+    def goal(self) -> Goal | None:
+        """One of the metrics that `heldout` gives."""
+        ...
+
+    def heldout(self) -> dict[str, float]:
+        """Metrics by names that begin with `heldout_`, on the same examples in every call; NaN: nothing to measure.
+
+        Called without gradient, under autocast, with the module in eval mode and the global generators at a state of
+        their own. Nothing of the stage's state may change.
+        """
         ...
 
 

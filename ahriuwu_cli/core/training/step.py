@@ -12,7 +12,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from ahriuwu_cli.core.device import is_out_of_memory
 from ahriuwu_cli.core.errors import AhriuwuError, DeviceError
-from ahriuwu_cli.core.training.state import Session, StepStart
+from ahriuwu_cli.core.training.session import Session, StepStart
 
 
 @dataclass(frozen=True)

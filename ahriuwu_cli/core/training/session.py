@@ -1,0 +1,138 @@
+"""The live objects of one training run, and what of them a step may change before the optimiser moves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from ahriuwu_cli.core.device import Runtime
+from ahriuwu_cli.core.training.average import WeightAverage
+from ahriuwu_cli.core.training.compilation import CompiledBlocks, Tell, compile_blocks
+from ahriuwu_cli.core.training.config import TrainSettings
+from ahriuwu_cli.core.training.generators import generator_states, restore_generators
+from ahriuwu_cli.core.training.heldout import Evaluation
+from ahriuwu_cli.core.training.recompute import set_recompute
+from ahriuwu_cli.core.training.sinks import Means
+from ahriuwu_cli.core.training.stage import Stage, StageState
+from ahriuwu_cli.core.training.watch import Watch
+
+FUSED = ("cpu", "cuda")  # devices on which AdamW runs as one kernel
+SLOTS = ("step", "exp_avg", "exp_avg_sq")  # what AdamW keeps for each parameter
+
+
+@dataclass
+class Session:
+    """The live objects of one training run.
+
+    Attributes:
+        step: finished steps, skipped ones included.
+        bad_steps: skipped ones.
+        bad_in_a_row: of these, the last ones without a good step after them.
+        evaluation: the last measurement on held-out data.
+        means: metrics since the last log point.
+        watch: what has been seen of the diseases it knows.
+        parameters: what learns, by name.
+        average: its moving average; None without `ema_decay`.
+        compiled: what runs compiled code; None for nothing.
+    """
+
+    stage: Stage
+    settings: TrainSettings
+    runtime: Runtime
+    seed: int
+    step: int = 0
+    bad_steps: int = 0
+    bad_in_a_row: int = 0
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    means: Means = field(init=False, default_factory=Means)
+    watch: Watch = field(init=False)
+    parameters: dict[str, nn.Parameter] = field(init=False)
+    optimizer: torch.optim.AdamW = field(init=False)
+    average: WeightAverage | None = field(init=False)
+    scaler: torch.amp.GradScaler | None = field(init=False)
+    compiled: CompiledBlocks | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self.watch = Watch(self.settings)
+        self.parameters = dict(self.stage.trained())
+        everything = {id(parameter) for parameter in self.stage.module.parameters()}
+        declared = {id(parameter) for parameter in self.parameters.values()}
+        assert declared, "a stage trains at least one parameter"
+        assert declared <= everything, "trained() returns parameters of the stage's module"
+        for parameter in self.stage.module.parameters():
+            parameter.requires_grad_(id(parameter) in declared)
+        set_recompute(self.stage.module, self.settings.recompute)
+        self.optimizer = make_optimizer(self.parameters, self.settings)
+        decay = self.settings.ema_decay
+        self.average = WeightAverage(self.parameters, decay) if decay else None
+        self.scaler = torch.amp.GradScaler(self.runtime.device.type) if self.runtime.precision == "fp16" else None
+
+    def compile(self, tell: Tell) -> None:
+        """Compile the module's blocks; `tell` takes the one line that says why not, now or in a later step."""
+        self.compiled = compile_blocks(self.stage.module, tell)
+
+    def result(self) -> dict[str, Tensor]:
+        """The tensors that the artifact holds: the averaged ones where there is an average."""
+        module = self.stage.module
+        return module.state_dict() if self.average is None else self.average.state_dict(module)
+
+    def measured(self) -> dict[str, float]:
+        """What was measured on held-out data after this very step."""
+        return self.evaluation.values if self.evaluation.step == self.step else {}
+
+    def untrained(self) -> list[str]:
+        """List the declared tensors that never received a non-zero gradient, sorted.
+
+        AdamW's moments are the record: they are absent or zero exactly for such a tensor.
+        """
+        return sorted(
+            name
+            for name, parameter in self.parameters.items()
+            if not any(slot.any() for slot in _moments(self.optimizer, parameter))
+        )
+
+
+class StepStart:
+    """What a step may change before its optimiser moves, kept so that the step can be taken anew."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        state = session.stage.state()
+        self._stage = StageState({name: tensor.clone() for name, tensor in state.tensors.items()}, state.values)
+        self._generators = generator_states(session.runtime)
+        module = session.stage.module
+        fixed = (parameter for parameter in module.parameters() if not parameter.requires_grad)
+        self._tensors = [(tensor, tensor.clone()) for tensor in (*module.buffers(), *fixed)]
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Go back to it."""
+        self._session.stage.load_state(self._stage)
+        restore_generators(self._session.runtime, *self._generators)
+        for tensor, before in self._tensors:
+            tensor.copy_(before)
+
+
+def make_optimizer(parameters: Mapping[str, nn.Parameter], settings: TrainSettings) -> torch.optim.AdamW:
+    """AdamW with weight decay on tensors of two or more dimensions only; one kernel for all of it where there is one.
+
+    The fused kernel takes 4.5 ms for 8.9M parameters on one CPU thread, where PyTorch's default takes 21 ms.
+    """
+    matrices = [parameter for parameter in parameters.values() if parameter.ndim >= 2]
+    vectors = [parameter for parameter in parameters.values() if parameter.ndim < 2]
+    groups = [
+        {"params": matrices, "weight_decay": settings.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    fused = all(parameter.device.type in FUSED for parameter in parameters.values())
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]], lr=settings.learning_rate, fused=fused or None
+    )
+
+
+def _moments(optimizer: torch.optim.AdamW, parameter: nn.Parameter) -> Iterator[Tensor]:
+    slots = optimizer.state.get(parameter, {})
+    return (slots[name] for name in SLOTS[1:] if name in slots)
