@@ -85,7 +85,7 @@ def test_record_finetune_imagine_and_again(run_dir, grow, call, ahriuwu, road) -
         assert after[kind].specs["latent"] == before["dynamics"].specs["latent"]
     store = EpisodeStore.open(run_dir / "episodes")
     assert {record.policy for record in store.episodes[8:]} == {"imagination"}
-    assert store.ids("heldout")[:2] == before["tokenizer"].info["heldout"]  # pitfall 7
+    assert store.ids("heldout")[:2] == before["tokenizer"].info["heldout_episodes"]  # pitfall 7
 
     call("eval rollout")
     call("eval agent")
