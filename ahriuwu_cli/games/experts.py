@@ -12,14 +12,20 @@ from typing import Any
 
 from gymnasium.spaces import Discrete
 
+from ahriuwu_cli.games.minatar_experts import (
+    cross_between_cars,
+    hunt_and_surface,
+    meet_the_ball,
+    shoot_and_dodge,
+    take_the_gold,
+)
+
 Expert = Callable[[Any], int | None]
 """The unwrapped environment to the action that the expert takes next; None where it cannot look into it."""
 
 TURN_LEFT, TURN_RIGHT, FORWARD = 0, 1, 2
 HEADINGS = ((1, 0), (0, 1), (-1, 0), (0, -1))  # MiniGrid's directions 0..3 as (x, y)
 FREEWAY_UP = 1
-COURT = 10  # cells on a side of MinAtar's Breakout
-BALL_DOWN_RIGHT, BALL_DOWN_LEFT = 2, 3
 AIM = 1 / 32  # of the picture's width: how far from its middle ViZDoom's monster is hit
 
 
@@ -68,18 +74,6 @@ def _occupied(env: Any, state: tuple[int, int, int]) -> bool:
     return cell is not None and cell.type != "goal"
 
 
-def meet_the_ball(env: Any) -> int:
-    """MinAtar Breakout: go where a falling ball will land, follow one that rises."""
-    game = env.game.env
-    target = int(game.ball_x)
-    if game.ball_dir in (BALL_DOWN_RIGHT, BALL_DOWN_LEFT):
-        way = COURT - 1 - int(game.ball_y)
-        path = (target + (way if game.ball_dir == BALL_DOWN_RIGHT else -way)) % (2 * COURT)
-        target = min(path, 2 * COURT - 1 - path)  # walls turn the ball back on the same column
-    move = "n" if target == game.pos else "l" if target < game.pos else "r"
-    return int(env.action_set.index(game.action_map.index(move)))
-
-
 def aim_and_shoot(env: Any) -> int | None:
     """ViZDoom Basic: step sideways until the monster is straight ahead, then shoot.
 
@@ -103,7 +97,11 @@ def aim_and_shoot(env: Any) -> int | None:
 
 EXPERTS: dict[str, Expert] = {
     "ALE/Freeway": cross_the_road,
+    "MinAtar/Asterix": take_the_gold,
     "MinAtar/Breakout": meet_the_ball,
+    "MinAtar/Freeway": cross_between_cars,
+    "MinAtar/Seaquest": hunt_and_surface,
+    "MinAtar/SpaceInvaders": shoot_and_dodge,
     "MiniGrid-Dynamic-Obstacles": walk_round_obstacles,
     "MiniGrid-LavaCrossing": walk_round_obstacles,
     "MiniGrid-LavaGap": walk_round_obstacles,
