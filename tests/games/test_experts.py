@@ -73,6 +73,35 @@ def test_breakout_never_misses_the_ball(game: str):
         assert episode.total_reward > 10
 
 
+@pytest.mark.parametrize(
+    ("game", "least"),
+    [
+        ("Asterix-v0", 1.5),
+        ("Freeway-v1", 1.5),
+        ("SpaceInvaders-v1", 8.0),
+        ("SpaceInvaders-v0", 8.0),
+        ("Seaquest-v0", 1.0),
+    ],
+)
+def test_minatar_scripts_play_far_better_than_chance(game: str, least: float):
+    pytest.importorskip("minatar")
+
+    def arcade() -> GameEnv:
+        return GameEnv(f"MinAtar/{game}", height=40, width=40, options={"sticky_action_prob": 0.0})
+
+    env = arcade()
+    spec = env.action_spec
+    env.close()
+
+    def mean_return(policy: NoisyExpertPolicy | RandomPolicy) -> float:
+        played = play_episodes(arcade, policy, range(4), policy_seed=0, max_steps=100)
+        return float(np.mean([episode.total_reward for episode in played]))
+
+    script, random = mean_return(NoisyExpertPolicy(spec, 0.0)), mean_return(RandomPolicy(spec))
+    assert script > least, f"script {script}, random {random}"
+    assert script > random + least / 2
+
+
 @pytest.fixture
 def shooting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """Makes ViZDoom's first scenario; it leaves its settings in the folder it is started in."""
