@@ -7,14 +7,12 @@ import math
 
 import pytest
 import torch
-from torch import nn
 
 from ahriuwu_cli.core.artifact import read_weights
 from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.errors import DeviceError, TrainingError, TrainingInterrupted
 from ahriuwu_cli.core.training.loop import moved, train
 from ahriuwu_cli.core.training.progress import ProgressDisplay
-from ahriuwu_cli.core.training.session import make_optimizer
 from ahriuwu_cli.core.training.sinks import Means, read_metrics
 
 PRECISIONS = ["fp32", "bf16"]
@@ -70,38 +68,6 @@ def test_zero_gradients_count_as_untrained_even_when_decay_moves_the_tensor(tmp_
     result = train(stage, settings(), cpu, tmp_path, resume=False, seed=0)
     assert not torch.equal(before, stage.module.unused.weight)
     assert result.header.info["untrained"] == ["unused.bias", "unused.weight"]
-
-
-def test_weight_decay_is_for_matrices_only(toy, settings):
-    parameters = toy().trained()
-    groups = make_optimizer(parameters, settings(weight_decay=0.3)).param_groups
-    decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
-    assert {name: decay[id(p)] for name, p in parameters.items()} == {
-        "inner.weight": 0.3,
-        "inner.bias": 0.0,
-        "outer.weight": 0.3,
-        "outer.bias": 0.0,
-    }
-
-
-def test_one_kernel_gives_the_numbers_of_many(settings):
-    """The fused AdamW against PyTorch's plain one, over many steps and both groups."""
-    torch.manual_seed(0)
-    start = {"matrix": torch.randn(33, 17), "vector": torch.randn(5)}
-    fused, plain = ({name: nn.Parameter(value.clone()) for name, value in start.items()} for _ in range(2))
-    optimizers = [make_optimizer(parameters, settings(weight_decay=0.3)) for parameters in (fused, plain)]
-    assert optimizers[0].defaults["fused"]
-    for group in optimizers[1].param_groups:
-        group["fused"], group["foreach"] = False, False
-    for _ in range(50):
-        for name, value in start.items():
-            fused[name].grad = torch.randn_like(value)
-            plain[name].grad = fused[name].grad.clone()
-        for optimizer in optimizers:
-            optimizer.step()
-    for name, value in start.items():
-        torch.testing.assert_close(fused[name], plain[name], rtol=1e-5, atol=1e-6)
-        assert not torch.equal(fused[name], value)
 
 
 def test_gradients_are_clipped(tmp_path, toy, settings, cpu, monkeypatch):

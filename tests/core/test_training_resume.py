@@ -30,7 +30,13 @@ def same_bits(left: dict, right: dict) -> bool:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"schedule": "wsd"}, {"schedule": "cosine"}, {"ema_decay": 0.7}, {"ema_decay": 0.7, "accumulate": 3}],
+    [
+        {"schedule": "wsd"},
+        {"schedule": "cosine"},
+        {"optimizer": "muon"},
+        {"ema_decay": 0.7},
+        {"ema_decay": 0.7, "accumulate": 3},
+    ],
     ids=lambda changes: "-".join(map(str, changes.values())),
 )
 @pytest.mark.parametrize("k", [1, 5, 8, 11])

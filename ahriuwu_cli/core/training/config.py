@@ -32,13 +32,16 @@ class TrainSettings(Section):
     accumulate: int = Field(
         default=1, ge=1, description="micro-batches whose gradients are averaged in one optimiser step"
     )
-    learning_rate: float = Field(gt=0, le=1, description="peak learning rate (AdamW)")
+    optimizer: Literal["adamw", "muon"] = Field(
+        default="adamw", description="muon: for the matrices inside transformers, AdamW for the rest"
+    )
+    learning_rate: float = Field(gt=0, le=1, description="peak learning rate")
     warmup_steps: int = Field(default=50, ge=0, description="linear warm-up")
     schedule: Literal["constant", "cosine", "wsd"] = Field(
         default="wsd", description="after warm-up: constant, cosine to zero, or stable then linear decay"
     )
     decay_fraction: float = Field(default=0.3, gt=0, le=1, description="share of the steps that wsd decays over")
-    weight_decay: float = Field(default=0.01, ge=0, le=1, description="AdamW weight decay on matrices")
+    weight_decay: float = Field(default=0.01, ge=0, le=1, description="weight decay on matrices")
     clip_norm: float = Field(default=1.0, gt=0, description="global gradient norm limit")
     ema_decay: float = Field(
         default=0.0,

@@ -148,6 +148,9 @@ def _prepare(session: Session, sinks: Sinks) -> None:
     if session.settings.recompute and not learning_parts(session.stage.module):
         text = "train.recompute has no effect: nothing that learns here can be computed again"
         sinks.warn(session.step, text, keep=session.step == 0)
+    if session.settings.optimizer == "muon" and not session.optimizer.uses_muon:
+        text = "train.optimizer = muon has no effect: no transformer learns here"
+        sinks.warn(session.step, text, keep=session.step == 0)
     if session.runtime.compile:
         session.compile(lambda text: sinks.warn(session.step, text))
 

@@ -1,6 +1,6 @@
 """Training state on disk: weights, optimiser, generators, stage and step in one safetensors file, no pickle.
 
-Tensor names: `module/<name>` (the module's state dict), `optimizer/<name>/<slot>` (AdamW moments and
+Tensor names: `module/<name>` (the module's state dict), `optimizer/<name>/<slot>` (moments and
 step counts of a trained parameter), `average/<name>` (its average, when there is one), `rng/<generator>`,
 `stage/<name>`, `means/pairs` (running sum and count of each metric). The header's `info` is a `StateInfo`.
 """
@@ -21,7 +21,8 @@ from ahriuwu_cli.core.errors import ArtifactError
 from ahriuwu_cli.core.loading import load_strictly, reading
 from ahriuwu_cli.core.training.generators import generator_states, restore_generators
 from ahriuwu_cli.core.training.heldout import Evaluation
-from ahriuwu_cli.core.training.session import SLOTS, Session
+from ahriuwu_cli.core.training.optimizer import SLOTS
+from ahriuwu_cli.core.training.session import Session
 from ahriuwu_cli.core.training.stage import StageState
 from ahriuwu_cli.core.training.surroundings import compare_surroundings, surroundings
 
@@ -57,7 +58,7 @@ def save_state(path: Path, session: Session) -> Header:
     stage = session.stage.state()
     tensors = {f"module/{name}": tensor for name, tensor in session.stage.module.state_dict().items()}
     for name, parameter in session.parameters.items():
-        for slot, value in session.optimizer.state.get(parameter, {}).items():
+        for slot, value in session.optimizer.slots(parameter).items():
             tensors[f"optimizer/{name}/{slot}"] = value
     if session.average is not None:
         tensors |= {f"average/{name}": tensor for name, tensor in session.average.tensors.items()}
@@ -114,7 +115,8 @@ def load_state(path: Path, session: Session) -> str | None:
         parts = {prefix: _part(tensors, prefix) for prefix in ("module", "optimizer", "average", "rng", "stage")}
         slots = _optimizer_slots(session, parts["optimizer"], path)
         load_strictly(session.stage.module, parts["module"], path)
-        session.optimizer.state.update(slots)
+        for name, values in slots.items():
+            session.optimizer.load_slots(session.parameters[name], values)
         if session.average is not None:
             session.average.load(parts["average"], info.averaged_steps)
         scaler = json.loads(info.scaler)
@@ -180,8 +182,8 @@ def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
 
 
-def _optimizer_slots(session: Session, saved: Mapping[str, Tensor], path: Path) -> dict[Tensor, dict[str, Tensor]]:
-    """The saved moments of each parameter, when they are those of this stage's tensors."""
+def _optimizer_slots(session: Session, saved: Mapping[str, Tensor], path: Path) -> dict[str, dict[str, Tensor]]:
+    """The saved moments of each parameter by name, when they are those of this stage's tensors."""
     slots: dict[str, dict[str, Tensor]] = {}
     for key, tensor in saved.items():
         name, _, slot = key.rpartition("/")
@@ -192,13 +194,4 @@ def _optimizer_slots(session: Session, saved: Mapping[str, Tensor], path: Path) 
                 hint="the state was written by another version of this program; start anew with --overwrite",
             )
         slots.setdefault(name, {})[slot] = tensor
-    # AdamW keeps the step count on the CPU, except for its fused kernel
-    fused = session.optimizer.defaults["fused"]
-    return {
-        parameter: {
-            slot: value.to(parameter.device) if fused or slot != "step" else value
-            for slot, value in slots[name].items()
-        }
-        for name, parameter in session.parameters.items()
-        if name in slots
-    }
+    return slots

@@ -1,4 +1,4 @@
-"""One optimiser step: micro-batches, backward, clipping, AdamW, average; skipped when it is not finite."""
+"""One optimiser step: micro-batches, backward, clipping, optimiser, average; skipped when it is not finite."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ def take_step(session: Session, rate: float) -> StepOutcome:
 
 def _try_step(session: Session, rate: float) -> StepOutcome:
     optimizer, scaler, limit = session.optimizer, session.scaler, session.settings.clip_norm
-    optimizer.zero_grad(set_to_none=True)
+    optimizer.zero_grad()
     loss, metrics = _backward(session)
     if scaler is not None:
-        scaler.unscale_(optimizer)
+        optimizer.unscale(scaler)
     gradients = [parameter.grad for parameter in session.parameters.values() if parameter.grad is not None]
     total_norm = get_total_norm(gradients)
     # The first look at any number of this step: a device computes up to here without waiting for Python.
@@ -76,9 +76,7 @@ def _try_step(session: Session, rate: float) -> StepOutcome:
     if finite:
         if norm > limit:
             clip_grads_with_norm_(session.parameters.values(), limit, total_norm)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        optimizer.step() if scaler is None else scaler.step(optimizer)
+        optimizer.step(rate, scaler)
         if session.average is not None:
             session.average.update()
     if scaler is not None:
