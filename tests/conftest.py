@@ -7,7 +7,7 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is loaded; 5x faster on a shared machine
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -243,8 +243,8 @@ def toy_batch(toy_specs: WorldSpecs) -> Callable[..., LatentBatch]:
         latent = toy_specs.latent
         z = rng.standard_normal((count, length, latent.num_tokens, latent.dim_token))
         return LatentBatch(
-            latents=torch.from_numpy((z * latent.std + latent.mean).astype(np.float32)),
-            action=torch.from_numpy(np.array(rows)),
+            latents=torch.from_numpy((z * latent.std + latent.mean).astype(np.float32)).to(torch.get_default_dtype()),
+            action=torch.from_numpy(np.array(rows)).to(torch.get_default_dtype()),
             action_valid=torch.ones(count, blocks, dtype=torch.bool),
             reward=torch.from_numpy(rng.integers(-1, 3, (count, blocks)).astype(np.float32)),
             reward_valid=torch.ones(count, blocks, dtype=torch.bool),
@@ -254,6 +254,21 @@ def toy_batch(toy_specs: WorldSpecs) -> Callable[..., LatentBatch]:
         )
 
     return make
+
+
+@pytest.fixture
+def exact() -> Iterator[None]:
+    """Numbers are float64 in this test, the modules' weights included.
+
+    Two ways to compute one thing differ by their rounding, which depends on the processor; weights that are large
+    enough for everything to show make a hundred times more of it. In float64 what is left is below any real fault.
+    """
+    import torch
+
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ from ahriuwu_cli.dynamics.config import DynamicsModelConfig
 from ahriuwu_cli.nn.attention import TimeScope
 from ahriuwu_cli.nn.cache import KVCache
 from ahriuwu_cli.nn.layout import TokenLayout
+from ahriuwu_cli.nn.norm import widened
 from ahriuwu_cli.nn.transformer import INIT_STD, SpaceTimeTransformer
 
 WORLD = ("action", "signal", "latent", "register")
@@ -31,8 +32,8 @@ class Prediction:
     """Output of one forward pass.
 
     Attributes:
-        z1_hat: (B, T, N, C) predicted clean latents, fp32.
-        agent: (B, T, D) agent token read-outs, fp32; None without a task.
+        z1_hat: (B, T, N, C) predicted clean latents, fp32 at the least.
+        agent: (B, T, D) agent token read-outs, fp32 at the least; None without a task.
     """
 
     z1_hat: Tensor
@@ -153,7 +154,7 @@ class DynamicsModel(nn.Module):
             x, mask = torch.cat([x, agent.to(x.dtype)], dim=2), self.space_mask
         read = self.layout.slices["latent"], self.layout.slices["agent"]
         y = self.transformer(x, mask, TimeScope(separate, window, cache), read)  # (B, T, N + agent, D)
-        z1_hat = self.read_latent(y[:, :, : self.latent.num_tokens]).float()
+        z1_hat = widened(self.read_latent(y[:, :, : self.latent.num_tokens]))
         if self.config.prediction == "v":
             z1_hat = z_tilde + (1 - tau)[..., None, None] * z1_hat
-        return Prediction(z1_hat, y[:, :, -1].float() if task is not None else None)
+        return Prediction(z1_hat, widened(y[:, :, -1]) if task is not None else None)

@@ -1,10 +1,15 @@
 """Bounded key/value cache of the time layers: a ring of `context_length` past steps and up to two new ones.
 
-Shapes: B batch, S tokens per step, G key/value heads, E head width, C context length.
+Shapes: B batch, S tokens per step, G key/value heads, E head width, C context length, T newest steps.
 Keys are stored rotated by their absolute position, so the order of slots does not matter.
+
+All that a block is given has the same shapes at every step of a dream: the ring is as large at the first as at the
+last, and which slot is written and what may be seen are tensors. What torch has compiled for one step serves for all.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,12 +18,22 @@ MOST_NEW = 2
 """Steps that one pass may add to what is there: one that becomes the past and one that is being generated."""
 
 
-class LayerCache:
-    """Ring buffers of one time layer: keys and values (B, S*G, C+2, E)."""
+class LayerCache(NamedTuple):
+    """The rings of one time layer: keys and values (S*G, B, C+2, E)."""
 
-    def __init__(self) -> None:
-        self.keys: Tensor | None = None
-        self.values: Tensor | None = None
+    keys: Tensor
+    values: Tensor
+
+    def update(self, keys: Tensor, values: Tensor, slots: Tensor) -> tuple[Tensor, Tensor]:
+        """Write the keys and values (S*G, B, T, E) of the newest steps in place; return those to attend to.
+
+        They are what the rings hold, empty slots included. After more than two steps at once, which are a prefill,
+        they are the new ones alone, and only the last of them are written, as many as there are `slots`.
+        """
+        kept = slots.shape[0]
+        for ring, new in ((self.keys, keys), (self.values, values)):
+            ring.index_copy_(2, slots, new[:, :, -kept:])
+        return (keys, values) if keys.shape[2] > MOST_NEW else (self.keys, self.values)
 
 
 class KVCache:
@@ -32,8 +47,9 @@ class KVCache:
     def __init__(self, num_layers: int, context_length: int) -> None:
         self.context_length = context_length
         self.count = 0
-        self._since: Tensor | None = None  # (B,) first step each row may see
-        self._layers = [LayerCache() for _ in range(num_layers)]
+        self._since: Tensor | None = None  # (B,) first step each row may see; None: all of them may see all
+        self._layers: list[LayerCache | None] = [None] * num_layers
+        self._masks: dict[int, Tensor] = {}  # what was asked for since the last step was committed
 
     @property
     def num_slots(self) -> int:
@@ -43,50 +59,55 @@ class KVCache:
     def advance(self, steps: int) -> None:
         """Commit the first `steps` of the steps written last."""
         self.count += steps
+        self._masks.clear()
 
     def forget(self, rows: Tensor) -> None:
         """Hide everything committed so far from the rows (B,) where True: they begin anew at the next step."""
         since = torch.zeros_like(rows, dtype=torch.long) if self._since is None else self._since
         self._since = torch.where(rows, torch.full_like(since, self.count), since)
+        self._masks.clear()
 
-    def visible(self, length: int, device: torch.device) -> Tensor | None:
-        """Mask (1|B, 1, length, filled slots) of what each row may see at the `length` newest steps.
+    def layer(self, index: int, like: Tensor, rows: int, dim_head: int, dtype: torch.dtype) -> LayerCache:
+        """The rings of one layer for a pass of `rows` (S*G) sequences per example: (rows, B, C+2, E) twice.
 
-        None when that is all.
+        They are made in the first pass. A pass that is not committed may leave out the last tokens of the block (the
+        agent's); the first pass may not.
+
+        Args:
+            index: which of the time layers.
+            like: (B, ...), tokens on the cache's device.
+            rows: S*G of this pass.
+            dim_head: E.
+            dtype: of keys and values.
         """
+        entry = self._layers[index]
+        if entry is None:
+            shape = (rows, like.shape[0], self.num_slots, dim_head)
+            entry = LayerCache(*(torch.zeros(shape, dtype=dtype, device=like.device) for _ in range(2)))
+            self._layers[index] = entry
+        assert rows <= entry.keys.shape[0], "the first pass goes over all tokens"
+        return LayerCache(entry.keys[:rows], entry.values[:rows])
+
+    def slots(self, length: int, device: torch.device) -> Tensor:
+        """Where a pass over the `length` newest steps writes the last of them: (min(length, C+2),).
+
+        More than two steps at once are a prefill: only into an empty cache.
+        """
+        assert length <= MOST_NEW or self.count == 0, "many steps at once only fill an empty cache"
+        last = self.count + length
+        return torch.arange(max(self.count, last - self.num_slots), last, device=device) % self.num_slots
+
+    def visible(self, length: int, batch: int, device: torch.device) -> Tensor:
+        """Mask (B, 1, length, C+2) of the slots that each row may see at the `length` (at most 2) newest steps."""
+        if length not in self._masks:
+            self._masks[length] = self._visible(length, batch, device)
+        return self._masks[length]
+
+    def _visible(self, length: int, batch: int, device: torch.device) -> Tensor:
         last = self.count + length - 1
-        if length == 1 and self._since is None and last <= self.context_length:
-            return None
-        slot = torch.arange(min(last + 1, self.num_slots))
-        step = last - (last - slot) % self.num_slots  # the step that each slot holds
-        now = torch.arange(self.count, last + 1)[:, None]
-        mask = ((step <= now) & (step >= now - self.context_length)).to(device)[None, None]  # (1, 1, length, slots)
-        if self._since is not None:
-            mask = mask & (step.to(device) >= self._since.to(device)[:, None])[:, None, None]
-        return mask
-
-    def update(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Write the keys and values (B, S*G, T, E) of the newest T steps; return what the ring holds.
-
-        More than two steps at once are a prefill: only into an empty cache, and the result is what was given (the
-        caller masks it). Otherwise it is (B, S*G, min(count + T, C + 2), E), see `visible`. A pass that is not
-        committed may leave out the last tokens of the block (the agent's); the first pass may not.
-        """
-        entry = self._layers[layer]
-        rows, num_new = keys.shape[1], keys.shape[2]
-        assert num_new <= MOST_NEW or self.count == 0, "many steps at once only fill an empty cache"
-        if entry.keys is None or entry.values is None:
-            shape = (*keys.shape[:2], self.num_slots, keys.shape[3])
-            entry.keys, entry.values = keys.new_zeros(shape), values.new_zeros(shape)
-        if num_new > MOST_NEW:
-            kept = min(num_new, self.num_slots)
-            slots = [step % self.num_slots for step in range(num_new - kept, num_new)]
-            entry.keys[:, :, slots] = keys[:, :, -kept:]
-            entry.values[:, :, slots] = values[:, :, -kept:]
-            return keys, values
-        for step in range(num_new):
-            slot = (self.count + step) % self.num_slots
-            entry.keys[:, :rows, slot] = keys[:, :, step]
-            entry.values[:, :rows, slot] = values[:, :, step]
-        filled = min(self.count + num_new, self.num_slots)
-        return entry.keys[:, :rows, :filled], entry.values[:, :rows, :filled]
+        slot = torch.arange(self.num_slots, device=device)
+        step = last - (last - slot) % self.num_slots  # the step that each slot holds; below 0 where none yet
+        now = torch.arange(self.count, last + 1, device=device)[:, None]
+        mask = (step <= now) & (step >= (now - self.context_length).clamp_min(0))  # (length, C+2)
+        since = torch.zeros(batch, dtype=torch.long) if self._since is None else self._since
+        return mask & (step >= since.to(device)[:, None])[:, None, None]

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ahriuwu_cli.core.training.recompute import Recomputing
-from ahriuwu_cli.nn.attention import Attention, TimeScope
-from ahriuwu_cli.nn.cache import KVCache
-from ahriuwu_cli.nn.norm import norm_for_product, rms_norm
-from ahriuwu_cli.nn.rotary import Table, rotary_table
+from ahriuwu_cli.nn.attention import Attention, Sight, TimeScope
+from ahriuwu_cli.nn.cache import KVCache, LayerCache
+from ahriuwu_cli.nn.norm import norm_for_product, product_dtype, rms_norm, wide
+from ahriuwu_cli.nn.rotary import Rotary, Table
 
 INIT_STD = 0.02
 
@@ -55,6 +55,8 @@ class _Gated(torch.autograd.Function):
 
 def gated(gate: Tensor, up: Tensor) -> Tensor:
     """silu(gate) * up, two tensors of one shape."""
+    if not torch.is_grad_enabled():
+        return F.silu(gate).mul_(up)
     return _Gated.apply(gate, up)  # type: ignore[no-any-return, no-untyped-call]
 
 
@@ -77,13 +79,14 @@ class Block(nn.Module):
         self.feed = feed
         self.time_layer = time_layer
 
-    def forward(self, x: Tensor, space_mask: Tensor | None, space_table: Table, scope: TimeScope) -> Tensor:
-        """x (B, T, S, D) -> (B, T, S, D)."""
+    def forward(
+        self, x: Tensor, space_mask: Tensor | None, space_table: Table, sight: Sight, past: LayerCache | None
+    ) -> Tensor:
+        """x (B, T, S, D) -> (B, T, S, D); takes nothing but tensors, so that compiled code serves every step."""
         if self.space is not None:
             x = x + self.space.over_space(norm_for_product(x), space_mask, space_table)
         if self.time is not None:
-            assert self.time_layer is not None
-            x = x + self.time.over_time(norm_for_product(x), scope, self.time_layer)
+            x = x + self.time.over_time(norm_for_product(x), sight, past)
         out: Tensor = x + self.feed(norm_for_product(x))
         return out
 
@@ -105,7 +108,9 @@ class SpaceTimeTransformer(Recomputing):
         feed_width: int | None = None,
     ) -> None:
         super().__init__()
-        self.num_time_layers, self.dim_head = num_layers // time_every, dim // num_heads
+        self.num_time_layers, self.num_kv_heads = num_layers // time_every, num_kv_heads
+        self.dim_head = dim // num_heads
+        self._rotary = Rotary(self.dim_head)
 
         def block(layer: int) -> Block:
             over_time = (layer + 1) % time_every == 0
@@ -144,9 +149,17 @@ class SpaceTimeTransformer(Recomputing):
             read: groups of tokens that the caller reads, R in all. The others are dropped after the last block over
                 space, when nothing that is read can see them any more.
         """
-        space_table = rotary_table(0, x.shape[2], self.dim_head, x.device)
+        space_table = self._rotary.table(0, x.shape[2], wide(x.dtype), x.device)
+        sight = scope.sight(x, self._rotary)
         for layer, block in enumerate(self.blocks):
-            x = self.call(block, x, space_mask, space_table, scope)
+            assert isinstance(block, Block)
+            x = self.call(block, x, space_mask, space_table, sight, self._past(block.time_layer, x, scope.cache))
             if layer == self._last_over_space:
                 x = torch.cat([x[:, :, group] for group in read], dim=2)
         return rms_norm(x)
+
+    def _past(self, layer: int | None, x: Tensor, cache: KVCache | None) -> LayerCache | None:
+        """What a block that goes over the tokens x (B, T, S, D) finds in the cache."""
+        if layer is None or cache is None:
+            return None
+        return cache.layer(layer, x, x.shape[2] * self.num_kv_heads, self.dim_head, product_dtype(x))

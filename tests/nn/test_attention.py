@@ -13,11 +13,21 @@ from ahriuwu_cli.nn import attention as module
 from ahriuwu_cli.nn.attention import Attention, TimeScope, time_mask
 from ahriuwu_cli.nn.cache import KVCache
 from ahriuwu_cli.nn.layout import TokenLayout
-from ahriuwu_cli.nn.rotary import rotary_table, rotate
+from ahriuwu_cli.nn.rotary import Rotary, rotary_table, rotate
 from ahriuwu_cli.nn.transformer import SpaceTimeTransformer
 
 Tokens = Callable[..., torch.Tensor]
 Stack = Callable[..., SpaceTimeTransformer]
+
+
+def over_space(layer: Attention, x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    return layer.over_space(x, mask, rotary_table(0, x.shape[2], layer.dim_head, x.device))
+
+
+def over_time(layer: Attention, x: torch.Tensor, scope: TimeScope) -> torch.Tensor:
+    past = scope.cache and scope.cache.layer(0, x, x.shape[2] * layer.num_kv_heads, layer.dim_head, x.dtype)
+    return layer.over_time(x, scope.sight(x, Rotary(layer.dim_head)), past)
+
 
 HEADS = {"all heads": (4, 4), "grouped": (4, 2), "one key head": (4, 1)}
 
@@ -94,7 +104,7 @@ def test_both_paths_agree_on_whole_layers(
     results = []
     for limit in (0, 10**9):
         monkeypatch.setattr(module, "MANUAL_LENGTH", limit)
-        results.append((layer.over_space(x, mask), layer.over_time(x, scope, 0)))
+        results.append((over_space(layer, x, mask), over_time(layer, x, scope)))
     torch.testing.assert_close(results[0], results[1])
 
 
@@ -102,7 +112,7 @@ def test_both_paths_agree_on_whole_layers(
 def test_whole_layer_is_that_of_the_reference(tokens: Tokens, over: str) -> None:
     layer, x = Attention(16, 4, 2, soft_cap=3.0), tokens(2, 3, 5)
     layer.logit_gain.data.fill_(1.7)
-    found = layer.over_space(x, None) if over == "space" else layer.over_time(x, TimeScope(), 0)
+    found = over_space(layer, x, None) if over == "space" else over_time(layer, x, TimeScope())
     line = x if over == "space" else x.transpose(1, 2)  # (B, other, L, D), attention runs over L
     length = line.shape[2]
     heads = (line @ layer.qkv.weight.T).unflatten(-1, (2, 4, 4)).flatten(0, 1).permute(0, 2, 3, 1, 4)
@@ -117,13 +127,13 @@ def test_whole_layer_is_that_of_the_reference(tokens: Tokens, over: str) -> None
 
 def test_queries_and_keys_are_normalised(tokens: Tokens) -> None:
     layer, x = Attention(16, 2, 1, soft_cap=None), tokens(2, 4, 3)
-    before = layer.over_space(x, None), layer.over_time(x, TimeScope(), 0)
+    before = over_space(layer, x, None), over_time(layer, x, TimeScope())
     with torch.no_grad():
         layer.qkv.weight[:24] *= 7.0  # two query heads and one key head of width 8; the values follow
-        after = layer.over_space(x, None), layer.over_time(x, TimeScope(), 0)
+        after = over_space(layer, x, None), over_time(layer, x, TimeScope())
         torch.testing.assert_close(after, before, atol=1e-4, rtol=0)
         layer.qkv.weight[24:] *= 7.0
-        torch.testing.assert_close(layer.over_space(x, None), 7 * before[0], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(over_space(layer, x, None), 7 * before[0], atol=1e-4, rtol=1e-4)
 
 
 def test_attention_depends_on_distances_not_on_places(tokens: Tokens) -> None:
@@ -133,9 +143,9 @@ def test_attention_depends_on_distances_not_on_places(tokens: Tokens) -> None:
     for step in [torch.zeros_like(x[:, :1])] * 3 + list(torch.split(x, 1, dim=1)):
         if cache.count == 3:
             cache.forget(torch.tensor([True]))
-        late.append(layer.over_time(step, TimeScope(cache=cache), 0))
+        late.append(over_time(layer, step, TimeScope(cache=cache)))
         cache.advance(1)
-    torch.testing.assert_close(torch.cat(late[3:], dim=1), layer.over_time(x, TimeScope(), 0))
+    torch.testing.assert_close(torch.cat(late[3:], dim=1), over_time(layer, x, TimeScope()))
 
 
 # ---------------------------------------------------------------- masks
@@ -174,7 +184,7 @@ def test_window_of_one_time_layer(tokens: Tokens, window: int) -> None:
     other = x.clone()
     other[:, 1] += 1.0
     scope = TimeScope(window=window)
-    moved = changed(layer.over_time(x, scope, 0), layer.over_time(other, scope, 0))  # (B, T, S)
+    moved = changed(over_time(layer, x, scope), over_time(layer, other, scope))  # (B, T, S)
     reached = torch.tensor([1 <= step <= 1 + window for step in range(6)])
     assert torch.equal(moved, reached[None, :, None].expand_as(moved))
 
@@ -183,7 +193,7 @@ def test_tokens_do_not_mix_over_time(tokens: Tokens) -> None:
     layer, x = Attention(16, 4, 2, soft_cap=None), tokens(1, 4, 3)
     other = x.clone()
     other[:, 0, 1] += 1.0
-    moved = changed(layer.over_time(x, TimeScope(), 0), layer.over_time(other, TimeScope(), 0))
+    moved = changed(over_time(layer, x, TimeScope()), over_time(layer, other, TimeScope()))
     assert moved[:, :, 1].all()
     assert not moved[:, :, [0, 2]].any()
 
@@ -192,7 +202,7 @@ def test_steps_do_not_mix_over_space(tokens: Tokens) -> None:
     layer, x = Attention(16, 4, 2, soft_cap=None), tokens(1, 4, 3)
     other = x.clone()
     other[:, 2] += 1.0
-    assert changed(layer.over_space(x, None), layer.over_space(other, None)).any(dim=-1).tolist() == [
+    assert changed(over_space(layer, x, None), over_space(layer, other, None)).any(dim=-1).tolist() == [
         [False, False, True, False]
     ]
 
