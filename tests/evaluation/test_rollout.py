@@ -258,7 +258,7 @@ def test_true_frames_are_those_of_the_blocks(stride, context, horizon, start) ->
     windows = SimpleNamespace(
         latent_spec=LatentSpec(num_tokens=1, dim_token=1, layout="line", stride=stride),
         episodes=[SimpleNamespace(id="000000")],
-        draw_places=lambda rng, count, wanted: asked.append(wanted) or [(0, start)] * count,
+        draw_places=lambda rng, count, wanted, setting: asked.append(wanted) or [(0, start)] * count,
         read=lambda places, wanted: asked.append(wanted),
     )
     store = SimpleNamespace(read=lambda _: SimpleNamespace(frames=frames))
