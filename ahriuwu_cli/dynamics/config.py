@@ -25,6 +25,9 @@ class DynamicsModelConfig(Section):
     )
     num_registers: int = Field(default=4, ge=0, le=256, description="learned register tokens S_r")
     num_action_tokens: int = Field(default=1, ge=1, le=64, description="action tokens S_a")
+    conditioning: Literal["tokens", "latents"] = Field(
+        default="tokens", description="action and signal level are tokens; latents: added to each latent token as well"
+    )
     soft_cap: float | None = Field(default=None, gt=0, description="attention logit soft cap; absent for none")
     # Measured on the built-in game after 300 steps: at tau = 0 / 0.5 a normalised error of 0.22 / 0.07 with 1.0
     # and of 0.26 / 0.23 with 0.25.

@@ -15,7 +15,11 @@ from ahriuwu_cli.dynamics.config import DynamicsModelConfig
 from ahriuwu_cli.dynamics.model import DynamicsModel
 
 LENGTH = 5
-VARIANTS = [{}, {"soft_cap": 10.0}, {"num_kv_heads": 2, "num_registers": 0, "num_action_tokens": 2}]
+VARIANTS = [
+    {},
+    {"soft_cap": 10.0, "conditioning": "latents"},
+    {"num_kv_heads": 2, "num_registers": 0, "num_action_tokens": 2},
+]
 
 
 @dataclasses.dataclass
@@ -159,3 +163,17 @@ def test_denormalise_inverts_and_clamps(toy_specs, value, scale, bound):
     back = model.denormalise(model.normalise(torch.tensor([value]))).item()
     expected = value if bound is None else max(-bound, min(bound, value))
     assert back == pytest.approx(expected, abs=1e-5)
+
+
+def test_added_conditions_reach_a_latent_without_attention(build, inputs):
+    """With blocks that do nothing, latents know action and signal level where `conditioning` says so."""
+    said = {}
+    for conditioning in ("tokens", "latents"):
+        model = build(conditioning=conditioning)
+        for block in model.transformer.blocks:
+            for parameter in block.parameters():
+                torch.nn.init.zeros_(parameter)
+        seen = inputs(model).z1_hat
+        changed = others(inputs, 2)
+        said[conditioning] = [not torch.equal(changed[name](model).z1_hat, seen) for name in ("action", "tau")]
+    assert said == {"tokens": [False, False], "latents": [True, True]}
