@@ -271,6 +271,26 @@ def exact() -> Iterator[None]:
     torch.set_default_dtype(before)
 
 
+@pytest.fixture
+def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """A backend of torch.compile that runs the captured graph as it is; lists how many operations each one has."""
+    import torch
+
+    from ahriuwu_cli.core.training import compilation
+
+    graphs: list[int] = []
+
+    def run(graph: torch.fx.GraphModule, inputs: object) -> Callable[..., object]:
+        del inputs
+        graphs.append(len(graph.graph.nodes))
+        return graph.forward
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(compilation, "BACKEND", run)
+    yield graphs
+    torch._dynamo.reset()
+
+
 @pytest.fixture(scope="session")
 def awake() -> Callable[[nn.Module], nn.Module]:
     """Give a module large random weights: what a test perturbs must be able to show."""

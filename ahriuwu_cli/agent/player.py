@@ -18,6 +18,7 @@ from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.errors import ArtifactError, ConfigError, DataError, InputError
 from ahriuwu_cli.core.lineage import require_parent
 from ahriuwu_cli.core.specs import ActionSpec
+from ahriuwu_cli.core.training.compilation import compile_dreams
 from ahriuwu_cli.dynamics.sampler import Dream
 from ahriuwu_cli.episodes.alignment import live_action
 from ahriuwu_cli.games.policies import SlotStreams
@@ -155,5 +156,7 @@ def load_player(
     tokenizer, header = load_tokenizer(tokenizer_path, runtime.device)
     require_parent(path, agent.header, tokenizer_path, header)
     runtime.serve(agent.model)
+    if runtime.compile:
+        compile_dreams(agent.model)
     served = runtime.serve(tokenizer)
     return AgentPolicy(name or agent.header.kind, agent, served, runtime, temperature=temperature, task=task)

@@ -1,7 +1,4 @@
-"""`bench sampler`: a dream that goes on frame by frame, decoded as it goes, beside the least time it could take.
-
-Shapes: B dreams, C context frames, N latent tokens, A action width.
-"""
+"""`bench sampler`: a dream that goes on frame by frame, decoded as it goes, beside the least time it could take."""
 
 from __future__ import annotations
 
@@ -10,60 +7,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
+from ahriuwu_cli.bench.compiled import compare_compiled
 from ahriuwu_cli.bench.config import BenchConfig
-from ahriuwu_cli.bench.dynamics import build_dynamics, given_batch
+from ahriuwu_cli.bench.dream import DecodedDream, fitting_tokenizer
 from ahriuwu_cli.bench.flops import Cost, decode_pass, dynamics_pass, num_parameters
 from ahriuwu_cli.bench.machine import Machine
 from ahriuwu_cli.bench.measured import Findings, Item
 from ahriuwu_cli.bench.profile import profile_work
 from ahriuwu_cli.bench.timing import PeakMemory, Spread, memory_in_use, no_collection, seconds_of
-from ahriuwu_cli.bench.tokenizer import build_tokenizer, look_back
-from ahriuwu_cli.core.device import Runtime, apply_threads, resolve_runtime
-from ahriuwu_cli.core.errors import ConfigError
+from ahriuwu_cli.bench.tokenizer import look_back
+from ahriuwu_cli.core.device import apply_threads, resolve_runtime
 from ahriuwu_cli.core.report import Report
 from ahriuwu_cli.core.training.stage import seed_everything
-from ahriuwu_cli.dynamics.sampler import Dream, noise_from
-from ahriuwu_cli.tokenizer.protocol import Tokenizer, to_frames
 
 TENTHS = 10
-
-
-class DecodedDream:
-    """A dream with its whole context behind it, and a stream that makes frames of its latents."""
-
-    def __init__(self, config: BenchConfig, runtime: Runtime) -> None:
-        settings, shape = config.sampler, config.latent
-        self.runtime = runtime
-        self.tokenizer = runtime.serve(fitting_tokenizer(config).requires_grad_(False).eval().to(runtime.device))
-        self.model = runtime.serve(build_dynamics(config).requires_grad_(False).eval().to(runtime.device))
-        self._generator = torch.Generator().manual_seed(config.run.seed)
-        self._dream = Dream(self.model, settings, noise=noise_from(self._generator))
-        self._stream = self.tokenizer.decode_stream()
-        self._num_actions, self._batch = shape.num_actions, settings.batch_size
-        past = given_batch(config, settings.batch_size, settings.context_length).to(runtime.device)
-        with runtime.autocast():
-            self._dream.observe(self.model.normalise(past.latents), past.action, past.action_valid)
-        self._z = self.model.normalise(past.latents[:, -1])  # (B, N, C)
-
-    def dream(self) -> None:
-        """One more frame, made part of the past, after a random action."""
-        action = torch.randint(self._num_actions, (self._batch, 1), generator=self._generator)  # (B, A)
-        with self.runtime.autocast():
-            self._z = self._dream.step(action.float().to(self.runtime.device)).z
-
-    @torch.no_grad()
-    def decode(self) -> torch.Tensor:
-        """The newest frame as uint8 (B, 1, H, W, 3) on the CPU."""
-        with self.runtime.autocast():
-            pixels = self._stream.decode(self.model.denormalise(self._z)[:, None])
-        return to_frames(pixels).cpu()
-
-    def frame(self) -> None:
-        """Dream and decode."""
-        self.dream()
-        self.decode()
 
 
 def bench_sampler(config: BenchConfig, *, profile: bool = False) -> Report:
@@ -87,28 +45,10 @@ def bench_sampler(config: BenchConfig, *, profile: bool = False) -> Report:
     findings.items += _items(config, machine, run, costs, world, peak)
     findings.notes += _notes(machine, findings.items, costs, run)
     if machine.runtime.compile:
-        findings.notes.append("run.compile has no effect: it is for training")
+        compare_compiled(config, machine, findings, costs.dream_flops)
     if profile:
         findings.profiles.append(profile_work(findings.items[0].name, world.frame, machine.runtime.device))
     return findings.report("sampler", config, ("frame", "latent", "tokenizer", "dynamics", "sampler"), machine)
-
-
-def fitting_tokenizer(config: BenchConfig) -> Tokenizer:
-    """The tokenizer of the work, which must give the latents that the dynamics take.
-
-    Raises:
-        ConfigError: it does not.
-    """
-    tokenizer = build_tokenizer(config, config.tokenizer.model)
-    spec, shape = tokenizer.latent_spec, config.latent
-    if (spec.num_tokens, spec.dim_token) != (shape.num_tokens, shape.dim_token):
-        raise ConfigError(
-            f"the tokenizer gives latents of {spec.num_tokens} x {spec.dim_token} a frame; "
-            f"latent says {shape.num_tokens} x {shape.dim_token}",
-            hint=f"use --set latent.num_tokens={spec.num_tokens} --set latent.dim_token={spec.dim_token}, "
-            "or change tokenizer.model",
-        )
-    return tokenizer
 
 
 # ---------------------------------------------------------------- measuring

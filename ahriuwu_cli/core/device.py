@@ -21,7 +21,7 @@ AUTOCAST_DTYPES: dict[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where tensors live, which type matrix products run in (weights stay float32), and whether training compiles."""
+    """Where tensors live, which type matrix products run in (weights stay float32), and whether to compile."""
 
     device: torch.device
     precision: Precision

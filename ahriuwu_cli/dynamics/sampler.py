@@ -17,6 +17,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from ahriuwu_cli.core.training.compilation import is_compiled
 from ahriuwu_cli.dynamics.config import SamplerConfig
 from ahriuwu_cli.dynamics.model import DynamicsModel, Prediction
 from ahriuwu_cli.dynamics.shortcut_forcing import corrupt, snap
@@ -147,6 +148,7 @@ class Dream:
         noise = self._noise((batch, 1, latent.num_tokens, latent.dim_token), action.device)
         return euler_steps(denoise, noise, self.num_steps)[:, 0]
 
+    @torch.no_grad()
     def forget(self, rows: Tensor) -> None:
         """Rows (B,) where True begin a new dream with the next frame that is shown."""
         self._settle()
@@ -168,7 +170,10 @@ class Dream:
 
     def _goes_by_frame(self, z: Tensor) -> bool:
         """Tell whether frames z (B, T, N, C) that are shown at once better enter one by one."""
-        return z.device.type == "cpu" and z.shape[0] * z.shape[2] >= FULL_PASS
+        if z.shape[1] == 1:
+            return False
+        fills = z.device.type == "cpu" and z.shape[0] * z.shape[2] >= FULL_PASS
+        return fills or is_compiled(self.model)  # a pass over all of them would be compiled for itself
 
     def _settle(self) -> None:
         """Put a frame that waits into the cache."""

@@ -18,6 +18,7 @@ from ahriuwu_cli.core.artifact import Header, read_header
 from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.errors import ConfigError
 from ahriuwu_cli.core.lineage import require_parent
+from ahriuwu_cli.core.training.compilation import compile_dreams
 from ahriuwu_cli.dynamics.checkpoint import load_world
 from ahriuwu_cli.dynamics.config import SamplerConfig
 from ahriuwu_cli.dynamics.model import DynamicsModel
@@ -227,6 +228,8 @@ def load_dreamer(
     """
     source = load_dream_source(checkpoint, runtime.device)
     runtime.serve(source.model)
+    if runtime.compile:
+        compile_dreams(source.model)
     tokenizer, tokenizer_header = load_tokenizer(tokenizer_path, runtime.device)
     runtime.serve(tokenizer)
     windows = LatentWindows(packed, "heldout")

@@ -95,8 +95,7 @@ class ImagineStage:
         settings = self._section
         number, update = divmod(step, settings.updates_per_rollout)
         if self._rollout is None or update == 0:
-            with self._uncompiled():
-                self._rollout = self._dream(number)
+            self._rollout = self._dream(number)
         if step:
             self.module.follow(settings.value_ema)
         outside = self._guard.judge(self._rollout)
@@ -144,20 +143,17 @@ class ImagineStage:
     def _compared(self, rollout: Rollout, context: LatentBatch, noise: KeptNoise) -> Rollout:
         """The rollout with the disagreement of its first rows between K and 2 K Euler steps."""
         action = rollout.action[: noise.rows]
-        found = step_disagreement(
-            self.module.agent.world, self._agent.sampler, self._section.sampling_steps, context, action, noise.draws
-        )
+        with self._uncompiled():
+            found = step_disagreement(
+                self.module.agent.world, self._agent.sampler, self._section.sampling_steps, context, action, noise.draws
+            )
         disagreement = torch.full_like(rollout.reward, float("nan"))
         disagreement[: len(found)] = found
         return replace(rollout, disagreement=disagreement)
 
     def _uncompiled(self) -> AbstractContextManager[object]:
-        """Context in which compiled blocks run as they are written.
-
-        Only a transformer that learns is compiled. The cache of a dream grows, for which torch would compile again and
-        again.
-        """
-        if not (self._runtime.compile and self._learns_all):
+        """Context in which compiled blocks run as they are written: for few dreams, in a batch of their own size."""
+        if not self._runtime.compile:
             return nullcontext()
         eager: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
         return eager

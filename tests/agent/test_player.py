@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,20 @@ def frames(packed_run) -> np.ndarray:
     """Two recorded episodes' first frames, (2, 10, H, W, 3)."""
     store = EpisodeStore.open(packed_run.episodes)
     return np.stack([store.read(record.id).frames[:10] for record in store.episodes[:2]])
+
+
+def test_run_compile_reaches_the_player(packed_run, agent_path, cpu_runtime, frames, backend):
+    """What plays with compiled code decides as without."""
+    decided = []
+    for compiled in (False, True):
+        runtime = replace(cpu_runtime, compile=compiled)
+        player = load_player(agent_path, packed_run.tokenizer, runtime, temperature=1.0)
+        read = Read(player)
+        player.reset(2, 3)
+        act(player, frames[:, 0], [True, True], 1, 2)
+        decided.append(read.logits[0])
+        assert bool(backend) == compiled
+    np.testing.assert_allclose(decided[0], decided[1], atol=1e-4)
 
 
 class Read:

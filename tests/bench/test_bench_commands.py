@@ -96,6 +96,25 @@ def test_sampler_says_whether_cost_and_memory_stay(bench) -> None:
     assert first["flops"] == dream["flops"] + decode["flops"]
 
 
+def test_sampler_sets_compiled_beside_eager(bench, backend) -> None:
+    data = bench("sampler", "-s", "run.compile=true")
+    eager, compiled = data["items"][3:]
+    assert [eager["name"], compiled["name"]] == ["dream alone, eager", "dream alone, compiled"]
+    assert backend
+    assert 0 <= compiled["largest_difference"] < 1e-3 < compiled["largest_value"]
+    assert compiled["speed_beside_eager"] == pytest.approx(eager["seconds"] / compiled["seconds"])
+    saved, pays = eager["seconds"] - compiled["seconds"], compiled["break_even_frames"]
+    assert pays is None if saved <= 0 else pays == pytest.approx(compiled["compile_seconds"] / saved)
+    assert "compiled code is" in data["notes"][-1]
+
+
+def test_sampler_says_why_it_cannot_compile(bench, monkeypatch) -> None:
+    monkeypatch.setattr("ahriuwu_cli.core.training.compilation.BACKEND", "no-such-backend")
+    data = bench("sampler", "-s", "run.compile=true")
+    assert [item["name"] for item in data["items"]] == NAMES["sampler"]
+    assert data["notes"][-1].startswith("going on without run.compile: ")
+
+
 def test_flags_are_settings_and_profile_names_operators(bench) -> None:
     data = bench("dynamics", "--repeats", "3", "--warmup", "1", "--profile", "-s", NO_BOOTSTRAP)
     assert data["work"]["timing"]["repeats"] == 3

@@ -122,7 +122,8 @@ def test_a_pass_over_one_block_is_what_torch_counts(minuscule, time_every) -> No
 
 def test_a_dream_s_frame_is_what_torch_counts(minuscule) -> None:
     """K denoised blocks and the one that becomes the past, but for a slot of the cache that is written and hidden."""
-    from ahriuwu_cli.bench.sampler import DecodedDream, frame_costs
+    from ahriuwu_cli.bench.dream import DecodedDream
+    from ahriuwu_cli.bench.sampler import frame_costs
 
     config = minuscule()
     world = DecodedDream(config, Runtime(torch.device("cpu"), "fp32"))

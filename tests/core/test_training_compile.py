@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from functorch.compile import make_boxed_func
@@ -14,28 +12,13 @@ from ahriuwu_cli.core.artifact import read_weights
 from ahriuwu_cli.core.device import Runtime, resolve_runtime
 from ahriuwu_cli.core.errors import DeviceError
 from ahriuwu_cli.core.training import compilation
-from ahriuwu_cli.core.training.compilation import compile_blocks
+from ahriuwu_cli.core.training.compilation import compile_blocks, compile_dreams, is_compiled
 from ahriuwu_cli.core.training.config import RunSection
 from ahriuwu_cli.core.training.loop import train
 from ahriuwu_cli.core.training.recompute import Recomputing, set_recompute
 from ahriuwu_cli.core.training.sinks import read_metrics
 
 COMPILED = Runtime(torch.device("cpu"), "fp32", compile=True)
-
-
-@pytest.fixture
-def backend(monkeypatch) -> Iterator[list[int]]:
-    """A backend that runs the captured graph as it is; lists how many operations each one has."""
-    graphs: list[int] = []
-
-    def run(graph, inputs):
-        graphs.append(len(graph.graph.nodes))
-        return graph.forward
-
-    torch._dynamo.reset()
-    monkeypatch.setattr(compilation, "BACKEND", run)
-    yield graphs
-    torch._dynamo.reset()
 
 
 def warnings(folder) -> list[str]:
@@ -208,12 +191,37 @@ def test_compiled_blocks_may_be_recomputed(backend):
     assert backend
 
 
-def test_a_part_that_does_not_learn_is_left_alone(backend):
+def test_what_is_no_stack_is_left_alone(backend):
+    """A frozen stack is compiled like one that learns: imagination dreams through it."""
     module, told = nn.Sequential(Part(False), Part(True), nn.Linear(3, 3)), []
-    assert compile_blocks(module, told.append).blocks == [module[1]]
-    assert [part._compiled_call_impl is not None for part in module] == [False, True, False]
-    assert compile_blocks(nn.Sequential(Part(False)), told.append) is None
-    assert told == ["run.compile has no effect: nothing that learns here can be compiled"]
+    assert compile_blocks(module, told.append).blocks == [module[0], module[1]]
+    assert [part._compiled_call_impl is not None for part in module] == [True, True, False]
+    assert compile_blocks(nn.Sequential(nn.Linear(3, 3)), told.append) is None
+    assert told == ["run.compile has no effect: nothing here can be compiled"]
+
+
+@pytest.mark.parametrize("backend_of", [absent, first_call, second_graph])
+def test_dreams_go_on_without_what_cannot_be_compiled(monkeypatch, capsys, backend_of):
+    """One line says why; whatever a block had been given, it gives what it gives as it is written."""
+    module, x = nn.Sequential(Part(False), Deep(), Part(False)).eval(), torch.randn(2, 3)
+    torch._dynamo.reset()
+    monkeypatch.setattr(compilation, "BACKEND", backend_of())
+    with torch.no_grad():
+        wanted = module(x)
+        compile_dreams(module)
+        assert torch.equal(module(x), wanted)
+        assert torch.equal(module(x), wanted)
+    assert not is_compiled(module)
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("going on without run.compile: ")
+    torch._dynamo.reset()
+
+
+def test_a_dreams_own_fault_comes_through(backend):
+    module, told = nn.Sequential(Part(False)), []
+    compile_dreams(module, told.append)
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        module(torch.ones(2, 5))
 
 
 def test_running_out_of_memory_is_no_reason_to_fall_back(tmp_path, toy, settings, monkeypatch):

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ahriuwu_cli.core.training.compilation import compile_dreams
 from ahriuwu_cli.dynamics import sampler
 from ahriuwu_cli.dynamics.config import SamplerConfig
 from ahriuwu_cli.dynamics.model import DynamicsModel, Prediction
@@ -271,3 +272,25 @@ def test_rows_that_forget_begin_anew_and_the_others_go_on(exact, build, toy_batc
     torch.testing.assert_close(forgot[1], went_on[1], **CLOSE)
     assert not torch.allclose(forgot[0], went_on[0], atol=1e-2)
     assert not torch.allclose(forgot[1], forgot_other[1], atol=1e-2)
+
+
+@pytest.mark.parametrize("with_agent", [False, True])
+def test_what_is_compiled_for_two_frames_serves_for_all(exact, backend, build, toy_batch, with_agent):
+    """Pitfall 19: the compiled dream is the eager one, past the context length and after rows began anew."""
+    model, batch, dreams = build(2), toy_batch(2, 12), []
+    settings = SamplerConfig(steps=2, context_length=CONTEXT)
+    task = torch.tensor([0, 1]) if with_agent else None
+    for compiled in (False, True):
+        if compiled:
+            compile_dreams(model, pytest.fail)
+        dream = Dream(model, settings, noise=noise_from(torch.Generator().manual_seed(1)), task=task)
+        dream.observe(batch.latents[:, :3], batch.action[:, :3], batch.action_valid[:, :3])
+        z, graphs = [], []
+        for t in range(3, 12):
+            if t == 9:
+                dream.forget(torch.tensor([True, False]))
+            z.append(dream.step(batch.action[:, t]).z)
+            graphs.append(len(backend))
+        dreams.append(torch.stack(z))
+    torch.testing.assert_close(dreams[0], dreams[1], **CLOSE)
+    assert 0 < graphs[1] == graphs[-1] <= 6  # each kind of block with and without the agent token, or of 1 and 2 frames

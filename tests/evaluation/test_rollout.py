@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,7 +23,7 @@ from ahriuwu_cli.dynamics.train import DynamicsStage
 from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.evaluation import dreaming, rollout
 from ahriuwu_cli.evaluation.config import EvalSection
-from ahriuwu_cli.evaluation.dreaming import DreamSource, draw_contexts, dream_along, shuffled_actions
+from ahriuwu_cli.evaluation.dreaming import DreamSource, draw_contexts, dream_along, load_dreamer, shuffled_actions
 from ahriuwu_cli.evaluation.fidelity import step_distance
 from ahriuwu_cli.evaluation.metrics import horizon_table
 from ahriuwu_cli.evaluation.rollout import evaluate_rollout
@@ -160,6 +161,16 @@ def judge(packed_run, untrained, cpu_runtime, tmp_path, monkeypatch):
         return report, scored["truth"], scored["guesses"]
 
     return call
+
+
+def test_run_compile_reaches_the_dreams(packed_run, untrained, cpu_runtime, backend) -> None:
+    run, dreamed = packed_run, []
+    for compiled in (False, True):
+        runtime = replace(cpu_runtime, compile=compiled)
+        dreamer = load_dreamer(untrained, run.tokenizer, run.packed, run.episodes, run.config.eval, runtime, seed=0)
+        dreamed.append(dreamer.dream())
+        assert bool(backend) == compiled
+    assert np.abs(dreamed[0].astype(int) - dreamed[1]).max() <= 1
 
 
 def test_every_reference_stands_beside_the_dream(judge, tmp_path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -105,6 +106,24 @@ def test_the_loss_and_its_gradients_are_there(stage):
     assert all(parameter.grad.any() for parameter in stage.trained().values())
     frozen = [p for name, p in stage.module.named_parameters() if name not in stage.trained()]
     assert all(parameter.grad is None for parameter in frozen)
+
+
+def test_compiled_imagination_is_the_same_training(packed_run, agent_path, cpu_runtime, tmp_path, backend):
+    """`run.compile` compiles the frozen world that is dreamed through; few dreams of another size run as written."""
+    section = packed_run.config.imagine
+    guard = section.guard.model_copy(update={"disagreement_every": 1, "disagreement_rows": 2})
+    train = section.train.model_copy(update={"steps": 2})
+    section = section.model_copy(update={"guard": guard, "train": train})
+    counts, found = [], []
+    for compiled in (False, True):
+        runtime, folder = replace(cpu_runtime, compile=compiled), tmp_path / str(compiled)
+        train_imagination(section, agent_path, packed_run.packed, folder, runtime, seed=1, resume=False)
+        found.append(read_weights(folder / "imagination.safetensors", "imagination")[1])
+        assert not [line for line in read_metrics(folder / "metrics.jsonl") if "compile" in line.get("warning", "")]
+        counts.append(len(backend))
+    assert counts[0] == 0 < counts[1]
+    for name, tensor in found[0].items():
+        torch.testing.assert_close(found[1][name], tensor, atol=1e-4, rtol=1e-3, msg=name)
 
 
 BOTH, VALUE = {"agent", "value"}, {"value"}

@@ -20,7 +20,8 @@ class RunSection(Section):
     )
     threads: int = Field(default=0, ge=0, le=1024, description="CPU threads; 0 leaves torch's choice")
     compile: bool = Field(
-        default=False, description="torch.compile while training; where it fails, training says why and goes on without"
+        default=False,
+        description="torch.compile in training and in dreams; where it fails, a line says why and it goes on without",
     )
 
 

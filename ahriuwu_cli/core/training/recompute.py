@@ -39,19 +39,20 @@ class Recomputing(nn.Module):
 
 def set_recompute(module: nn.Module, on: bool) -> None:
     """Turn recomputation on or off in every `Recomputing` part of a module, itself included."""
-    for part in _parts(module):
+    for part in recomputing_parts(module):
         part.recompute = on
 
 
 def learning_parts(module: nn.Module) -> list[Recomputing]:
     """The `Recomputing` parts of a module, itself included, that hold a parameter with `requires_grad`."""
-    return [part for part in _parts(module) if any(parameter.requires_grad for parameter in part.parameters())]
+    parts = recomputing_parts(module)
+    return [part for part in parts if any(parameter.requires_grad for parameter in part.parameters())]
 
 
 @contextmanager
 def instead_of_checkpoints(module: nn.Module, keep_inputs: Callable[..., Tensor]) -> Iterator[None]:
     """Context in which blocks that would be recomputed go through `keep_inputs(block, *args)`: to measure them."""
-    parts = _parts(module)
+    parts = recomputing_parts(module)
     for part in parts:
         part._keep_inputs = keep_inputs
     try:
@@ -61,5 +62,6 @@ def instead_of_checkpoints(module: nn.Module, keep_inputs: Callable[..., Tensor]
             del part._keep_inputs
 
 
-def _parts(module: nn.Module) -> list[Recomputing]:
+def recomputing_parts(module: nn.Module) -> list[Recomputing]:
+    """The `Recomputing` parts of a module, itself included."""
     return [part for part in module.modules() if isinstance(part, Recomputing)]
