@@ -117,7 +117,10 @@ class ImagineStage:
     def _dream(self, number: int) -> Rollout:
         """Batch `number` of rollouts (from 0)."""
         settings, guard = self._section, self._section.guard
-        context = self._windows.draw_contexts(self._rng, settings.train.batch_size, settings.context_length)
+        # [D4] Sec. 3.3: the mixture of finetuning also says where dreams start
+        count, length = settings.train.batch_size, settings.context_length
+        rewarding = round(settings.relevant_fraction * count)
+        context = self._windows.draw_contexts(self._rng, count, length, rewarding=rewarding, reach=settings.horizon)
         context = context.to(self._runtime.device)
         compared = guard.disagreement_every > 0 and number % guard.disagreement_every == 0
         noise = KeptNoise(guard.disagreement_rows if compared else 0)

@@ -167,17 +167,55 @@ class LatentWindows:
         return self.read(places, length, lookahead, tasks)
 
     def draw_contexts(
-        self, rng: np.random.Generator, count: int, length: int, *, setting: str = "context_length"
+        self,
+        rng: np.random.Generator,
+        count: int,
+        length: int,
+        *,
+        rewarding: int = 0,
+        reach: int = 1,
+        setting: str = "context_length",
     ) -> LatentBatch:
         """Random full windows (B, length) of latents after which the episode goes on: starts of dreams.
 
-        Tasks are equally likely among those that apply to a window's episode. `setting` says where the length is from.
+        Tasks are equally likely among those that apply to a window's episode; of rewarding windows, among those that
+        are rewarded late enough.
+
+        Args:
+            rng: the source of randomness, and all of it.
+            count: B.
+            length: of a window.
+            rewarding: the first of these windows come at most `reach` blocks before a reward of their task; anywhere
+                when there is none.
+            reach: see there; at least 1.
+            setting: where the length is from.
 
         Raises:
             DataError: every episode of the split is too short.
         """
-        places = self.draw_places(rng, count, length + 1, setting=f"{setting} + 1")
-        return self.read(places, length, 0, [_pick(rng, self._applying[index]) for index, _ in places])
+        rewarded = self._rewarded_after(length) if rewarding else {}
+        early = [self._place_before(rng, rewarded, length, reach) for _ in range(rewarding if rewarded else 0)]
+        places = self.draw_places(rng, count - len(early), length + 1, setting=f"{setting} + 1")
+        tasks = [task for _, task in early] + [_pick(rng, self._applying[index]) for index, _ in places]
+        return self.read([place for place, _ in early] + places, length, 0, tasks)
+
+    def _rewarded_after(self, length: int) -> dict[int, list[tuple[int, int]]]:
+        """By task, (episode index, block) of rewards that a full window of this length can come before."""
+        found = {}
+        for task in range(len(self.tasks)):
+            pool = [(i, b) for i, b in self.rewarding_blocks(task) if length <= b < self.episodes[i].num_whole]
+            if pool:
+                found[task] = pool
+        return found
+
+    def _place_before(
+        self, rng: np.random.Generator, rewarded: Mapping[int, list[tuple[int, int]]], length: int, reach: int
+    ) -> tuple[tuple[int, int], int]:
+        """A window (episode index, start) that ends 1 to `reach` blocks before a reward, evenly; and the task."""
+        task = _pick(rng, list(rewarded))
+        index, block = rewarded[task][int(rng.integers(len(rewarded[task])))]
+        last = block - length
+        return (index, last - int(rng.integers(min(reach, last + 1)))), task
 
     def draw_places(
         self, rng: np.random.Generator, count: int, length: int, *, setting: str = "their length"

@@ -248,7 +248,7 @@ class Recorded:
         batch = self._game.contexts(*([LEFT, RIGHT] * len(places))[: len(places)])
         return type(batch)(**{**vars(batch), "reward": torch.tensor([[0.0, 3.0]] * len(places))})
 
-    def draw_contexts(self, rng, count, length):
+    def draw_contexts(self, rng, count, length, **mixture):
         return self._game.contexts(*([LEFT, RIGHT] * count)[:count])
 
 

@@ -322,3 +322,20 @@ def test_a_step_has_one_batch_of_rollouts(packed_run):
     section["train"]["accumulate"] = 2
     with pytest.raises(ConfigError, match=r"train\.accumulate must be 1, found 2"):
         validate(ImagineSection, section, "here")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_dreams_start_before_recorded_rewards_as_often_as_configured(
+    packed_run, agent_path, cpu_runtime, share, monkeypatch
+):
+    """[D4] Sec. 3.3: the mixture of finetuning also chooses where dreams start."""
+    stage = stage_of(packed_run, agent_path, cpu_runtime, relevant_fraction=share)
+    windows, settings, starts = stage._windows, stage._section, []
+    read = windows.read
+    monkeypatch.setattr(windows, "read", lambda places, *rest: (starts.extend(places), read(places, *rest))[1])
+    stage.loss(0)
+    rewards, length = set(windows.rewarding_blocks(0)), settings.context_length
+    before = [any((i, start + length + k) in rewards for k in range(settings.horizon)) for i, start in starts]
+    count = settings.train.batch_size
+    assert len(before) == count
+    assert all(before[: round(share * count)])

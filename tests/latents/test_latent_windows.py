@@ -264,6 +264,29 @@ def test_contexts_end_before_the_last_frame(windows, places) -> None:
     assert not source.draw_contexts(np.random.default_rng(0), 200, 4).terminal.any()
 
 
+@pytest.mark.parametrize(("length", "reach"), [(4, 1), (2, 5), (1, 100)])
+def test_rewarding_contexts_come_before_a_reward(windows, places, length: int, reach: int) -> None:
+    source = windows["train"]
+    rewards = {place for task in range(len(source.tasks)) for place in source.rewarding_blocks(task)}
+    assert rewards
+    found = places("train", "draw_contexts", np.random.default_rng(0), 400, length, rewarding=300, reach=reach)
+    ahead = [
+        any((index, start + length + step) in rewards for step in range(reach)) and start >= 0 for index, start in found
+    ]
+    assert all(ahead[:300])
+    assert not all(ahead[300:]) or reach == 100
+    first = {next(step for step in range(reach) if (i, start + length + step) in rewards) for i, start in found[:300]}
+    assert first == {0} if reach == 1 else len(first) > 1
+    assert source.draw_contexts(np.random.default_rng(0), 50, length, rewarding=50, reach=reach).valid.all()
+
+
+def test_contexts_are_from_anywhere_where_no_reward_can_be_reached(windows, monkeypatch) -> None:
+    source = windows["train"]
+    monkeypatch.setattr(source, "rewarding_blocks", lambda task: [])
+    plain, mixed = (source.draw_contexts(np.random.default_rng(0), 9, 4, rewarding=count) for count in (0, 5))
+    assert torch.equal(plain.latents, mixed.latents)
+
+
 def test_windows_longer_than_every_episode_are_refused(windows) -> None:
     source = windows["train"]
     longest = max(episode.num_latents for episode in source.episodes)
