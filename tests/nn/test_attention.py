@@ -207,7 +207,7 @@ def test_steps_do_not_mix_over_space(tokens: Tokens) -> None:
     ]
 
 
-def test_separate_rows_are_single_images(stack: Stack, tokens: Tokens) -> None:
+def test_separate_rows_are_single_images(exact: None, stack: Stack, tokens: Tokens) -> None:
     model, x = stack(), tokens(2, 4, 3)
     out = model(x, None, TimeScope(separate=torch.tensor([True, False])))
     alone = torch.cat([model(x[:1, step : step + 1], None, TimeScope()) for step in range(4)], dim=1)
