@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ahriuwu_cli.core.errors import DeviceError
+from ahriuwu_cli.core.heap import keep_freed_memory
 from ahriuwu_cli.core.training.config import RunSection
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -59,6 +60,8 @@ def resolve_runtime(run: RunSection) -> Runtime:
     """
     device = _resolve_device(run.device)
     _probe(device)
+    if device.type == "cpu":
+        keep_freed_memory()
     return Runtime(device, _resolve_precision(run.precision, device), run.compile)
 
 
