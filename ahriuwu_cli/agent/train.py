@@ -123,7 +123,9 @@ def term_weights(section: AgentSection) -> dict[str, float]:
 
     Decision: [D4] normalises the terms and names no weights. With equal ones a tiny model's policy stays at the
     marginal action frequencies for hundreds of steps: the gradients of the other terms, whose irreducible part is
-    small, drown its own in the shared transformer (built-in game: accuracy 0.40 at step 340; 0.72 with 0.1).
+    small, drown its own in the shared transformer (built-in game: accuracy 0.40 at step 340; 0.72 with 0.1). That is so
+    with AdamW. With Muon equal weights are better for every term: on MinAtar Asterix, 700 steps, reward and continue
+    weighing 0.1 against 1 ended at a policy of 1.362 and 1.347, a reward of 0.080 and 0.057, ends of 0.0199 and 0.0152.
     """
     return {
         "policy": 1.0,

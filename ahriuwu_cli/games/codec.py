@@ -5,6 +5,7 @@ Shapes: A = ActionSpec.dim. A row holds the components' columns in the order of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -122,6 +123,17 @@ class ActionCodec:
         values = {leaf.keys: _from_columns(leaf.space, piece) for leaf, piece in zip(self._leaves, pieces, strict=True)}
         return _nested(self._space, values, ())
 
+    def taken(self, row: np.ndarray) -> np.ndarray:
+        """The row (A,) as the game took it: whole numbers where its box has them."""
+        taken = np.array(row, np.float32)
+        start = 0
+        for leaf in self._leaves:
+            if isinstance(leaf.space, spaces.Box) and np.issubdtype(leaf.space.dtype, np.integer):
+                part = slice(start, start + leaf.width)
+                taken[part] = np.clip(np.rint(taken[part]), self._range.low[part], self._range.high[part])
+            start += leaf.width
+        return taken
+
     def _no_action(self, action: Any) -> DataError:
         text = " ".join(repr(action).split())
         shown = text if len(text) <= 80 else f"{text[:77]}..."
@@ -213,6 +225,8 @@ def _ends(
     given = [name for name in names if name in bounds]
     unused.difference_update(given)
     low, high = map(float, bounds[given[0]]) if given else own
+    if given and np.issubdtype(space.dtype, np.integer):
+        low, high = math.ceil(low), math.floor(high)
     slack = 1e-6 * max(abs(low), abs(high))  # bounds of 32 bits, written in decimals
     if given and (low < own[0] - slack or high > own[1] + slack):
         raise InputError(

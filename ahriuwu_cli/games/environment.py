@@ -31,8 +31,12 @@ RGB_ARRAY = "rgb_array"
 
 @dataclass(frozen=True)
 class Step:
-    """What came back for one action: frame (H, W, 3) uint8, reward, flags, and the environment's info."""
+    """What came back for one action: frame (H, W, 3) uint8, reward, flags, and the environment's info.
 
+    `row` (A,) float32 is the action as it was taken (see `ActionCodec.taken`).
+    """
+
+    row: np.ndarray
     frame: np.ndarray
     reward: float
     terminal: bool
@@ -134,7 +138,7 @@ class GameEnv:
         self._steps += 1
         if not blank:
             self._shown = self._frame(observation)
-        return Step(self._shown, reward, terminal, truncated, self._info(info))
+        return Step(self._codec.taken(row), self._shown, reward, terminal, truncated, self._info(info))
 
     def close(self) -> None:
         """Let go of the environment."""

@@ -213,9 +213,8 @@ class _Slot:
 
     def advance(self, row: np.ndarray) -> Episode | None:
         """Take one step; returns the episode when it ended with it."""
-        row = np.array(row, np.float32)  # a copy: the policy may use its array again
         step = self.env.step(row)
-        self._rows.append(row)
+        self._rows.append(step.row)
         self._tape.append(step.frame)
         self.rewards.append(step.reward)
         self._events.append(events_of(step.info))

@@ -169,6 +169,16 @@ def test_every_row_in_range_is_an_action_of_the_box(box: spaces.Box, seed: int) 
         np.testing.assert_allclose(back, row, rtol=2e-3, atol=0.5 if box.dtype.kind in "iu" else 1e-3)
 
 
+def test_what_is_stored_is_the_whole_number_that_was_played() -> None:
+    """A row of 2.4 is played as 2: a model must not learn that 2.4 did what 2 does."""
+    codec = ActionCodec(spaces.Dict({"gear": spaces.Box(0, 5, (2,), np.int32), "wheel": spaces.Box(-1, 1, (1,))}))
+    row = np.array([2.4, 4.6, 0.3], np.float32)
+    np.testing.assert_array_equal(codec.taken(row), np.array([2, 5, 0.3], np.float32))
+    np.testing.assert_array_equal(codec.taken(row), codec.to_row(codec.to_action(row)))
+    bounded = ActionCodec(spaces.Box(0, 9, (1,), np.int32), bounds={"action": (0.5, 3.5)})
+    assert (bounded.spec.components[0].low, bounded.spec.components[0].high) == (1, 3)
+
+
 @pytest.mark.parametrize(
     ("box", "high"),
     [
