@@ -25,6 +25,7 @@ from ahriuwu_cli.agent.heldout import FinetunedJudge
 from ahriuwu_cli.agent.model import AgentModel, DistanceHead
 from ahriuwu_cli.agent.objective import alive_loss, cloning_loss, reward_loss
 from ahriuwu_cli.agent.occupancy import BucketsEver
+from ahriuwu_cli.agent.rewards import require_reward_range
 from ahriuwu_cli.core.artifact import Kind
 from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.lineage import require_parent
@@ -232,11 +233,13 @@ def finetune_agent(
 
     Raises:
         ArtifactError: dynamics and latents do not belong together.
-        ConfigError: the episodes do not have what one of `section.tasks` is rewarded for.
+        ConfigError: the episodes do not have what one of `section.tasks` is rewarded for, or rewards that the heads
+            cannot say.
     """
     world = load_world(dynamics, runtime.device)
     windows = LatentWindows(packed, "train", section.tasks)
     require_parent(dynamics, world.header, packed, windows.header)
+    require_reward_range(section.heads, windows)
     check_agent_memory(section, world.model.config, agent_specs(world, windows), runtime)
     torch.manual_seed(seed)
     heldout = heldout_windows(packed, section.tasks) if section.train.heldout_every else None

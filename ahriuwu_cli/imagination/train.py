@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ahriuwu_cli.agent.checkpoint import LoadedAgent, load_agent, require_world
+from ahriuwu_cli.agent.rewards import require_reward_range
 from ahriuwu_cli.core.artifact import Kind
 from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.errors import ConfigError
@@ -255,6 +256,7 @@ def train_imagination(
     require_parent(agent_path, agent.header, packed, windows.header)
     check_sampling(section, agent)
     check_contexts(section, agent, windows)
+    require_reward_range(agent.model.heads_config, windows, section.gamma)
     check_imagination_memory(section, agent, runtime)
     check = None
     if section.check.every:

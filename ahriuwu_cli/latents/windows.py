@@ -20,6 +20,7 @@ from ahriuwu_cli.core.errors import DataError
 from ahriuwu_cli.episodes.alignment import num_whole_latents
 from ahriuwu_cli.episodes.manifest import Split
 from ahriuwu_cli.latents.manifest import PlacedEpisode, read_packed
+from ahriuwu_cli.latents.rewards import usual_reward
 from ahriuwu_cli.latents.shards import BLOCK_ARRAYS, Shards
 from ahriuwu_cli.latents.tasks import REWARD, assign_tasks
 
@@ -145,7 +146,7 @@ class LatentWindows:
             count: B.
             length: W; episodes shorter than that are padded.
             lookahead: further blocks without latents, for multi-token targets.
-            rewarding: only windows that reach a positive reward of their task; all windows when there is none.
+            rewarding: only windows that reach more than the usual reward of their task; all when there is none.
             reach: blocks after a window's end within which the reward still counts as reached.
         """
         rewarded = [task for task in range(len(self.tasks)) if rewarding and self.rewarding_blocks(task)]
@@ -248,15 +249,17 @@ class LatentWindows:
         """Tasks, by index, that apply to an episode."""
         return tuple(self._applying[index])
 
+    def task_rewards(self, task: int) -> dict[int, np.ndarray]:
+        """By episode index, the rewards (blocks,) of a task in the episodes that it applies to."""
+        array, episodes = self._tasks[task].array, enumerate(self.episodes)
+        return {i: self._slice(e, array, 0, e.num_latents) for i, e in episodes if task in self._applying[i]}
+
     def rewarding_blocks(self, task: int) -> list[tuple[int, int]]:
-        """(episode index, block) of every block that arrived with a positive reward of a task."""
+        """(episode index, block) of every block that arrived with more than the usual reward of a task (rewards.py)."""
         if task not in self._rewarding:
-            found = []
-            for index, (episode, applying) in enumerate(zip(self.episodes, self._applying, strict=True)):
-                if task in applying:
-                    reward = self._slice(episode, self._tasks[task].array, 0, episode.num_latents)
-                    found += [(index, int(block)) for block in np.flatnonzero(reward > 0)]
-            self._rewarding[task] = found
+            rewards = self.task_rewards(task)
+            usual = usual_reward(rewards.values())
+            self._rewarding[task] = [(i, int(block)) for i in rewards for block in np.flatnonzero(rewards[i] > usual)]
         return self._rewarding[task]
 
     def read(

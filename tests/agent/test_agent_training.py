@@ -8,9 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ahriuwu_cli.agent.batches import mixture
 from ahriuwu_cli.agent.checkpoint import agent_from_header, load_agent
 from ahriuwu_cli.agent.config import AgentSection
-from ahriuwu_cli.agent.train import AgentStage, finetune_agent
+from ahriuwu_cli.agent.rewards import require_reward_range
+from ahriuwu_cli.agent.train import AgentStage, agent_losses, finetune_agent
 from ahriuwu_cli.core.artifact import read_header, read_weights, write_weights
 from ahriuwu_cli.core.config import validate
 from ahriuwu_cli.core.errors import ArtifactError, ConfigError, DeviceError, TrainingInterrupted
@@ -155,3 +157,40 @@ def test_a_policy_that_would_never_learn_is_refused(fraction):
     train_settings = {"steps": 1, "batch_size": 2, "learning_rate": 1e-3}
     with pytest.raises(ConfigError, match="relevant_fraction"):
         validate(AgentSection, {"relevant_fraction": fraction, "train": train_settings}, "run.toml", ())
+
+
+def test_rewards_beyond_the_buckets_are_refused_before_training(packed_run, dynamics_path, cpu_runtime, tmp_path):
+    """Nine of ten targets were clamped without a word: the largest reward is known beforehand."""
+    section = packed_run.config.agent
+    narrow = section.model_copy(update={"heads": section.heads.model_copy(update={"bucket_limit": 0.1})})
+    with pytest.raises(ConfigError, match=r"the largest recorded reward is 1; .* = 0\.1 reaches 0\.105") as error:
+        finetune_agent(narrow, dynamics_path, packed_run.packed, tmp_path, cpu_runtime, seed=0)
+    assert error.value.hint == "set agent.heads.bucket_limit = 0.7 or more"
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ConfigError, match=r"the largest recorded discounted return \(gamma 0.9\) is"):
+        require_reward_range(narrow.heads, LatentWindows(packed_run.packed, "train"), 0.9)
+
+
+def test_a_batch_is_the_mixture_that_the_settings_ask_for(stage, monkeypatch):
+    """[D4] Sec. 3.3: the first rows are relevant windows and alone imitated; the others come from anywhere."""
+    drawn = []
+    draw = stage._windows.draw
+
+    def spy(rng, count, *given, **options):
+        drawn.append((count, options.get("rewarding", False)))
+        return draw(rng, count, *given, **options)
+
+    monkeypatch.setattr(stage._windows, "draw", spy)
+    asked = []
+    monkeypatch.setattr(
+        "ahriuwu_cli.agent.train.agent_losses",
+        lambda model, batch, num_relevant, *rest, **more: (
+            asked.append(num_relevant),
+            agent_losses(model, batch, num_relevant, *rest, **more),
+        )[1],
+    )
+    size, share = stage._section.train.batch_size, stage._section.relevant_fraction
+    relevant, uniform = mixture(size, share)
+    stage.loss(0)
+    assert drawn == [(relevant, True), (uniform, False)]
+    assert asked == [relevant]

@@ -16,6 +16,7 @@ from ahriuwu_cli.core.config import validate
 from ahriuwu_cli.core.errors import ArtifactError, ConfigError, DataError, DeviceError
 from ahriuwu_cli.core.training.loop import moved, train
 from ahriuwu_cli.core.training.sinks import read_metrics
+from ahriuwu_cli.dynamics.model import DynamicsModel
 from ahriuwu_cli.dynamics.sampler import Dream, noise_from
 from ahriuwu_cli.imagination.config import ImagineSection
 from ahriuwu_cli.imagination.model import load_imagination
@@ -339,3 +340,23 @@ def test_dreams_start_before_recorded_rewards_as_often_as_configured(
     count = settings.train.batch_size
     assert len(before) == count
     assert all(before[: round(share * count)])
+
+
+def test_dreams_take_the_steps_of_imagination_not_those_of_the_sampler(
+    packed_run, agent_path, cpu_runtime, monkeypatch
+):
+    """The sampler's own 2 would make both the same."""
+    passes, forward = [], DynamicsModel.forward
+
+    def spy(self, *given, **options):
+        passes.append(self)
+        return forward(self, *given, **options)
+
+    monkeypatch.setattr(DynamicsModel, "forward", spy)
+    counts = []
+    for steps in (1, 4):
+        stage = stage_of(packed_run, agent_path, cpu_runtime, sampling_steps=steps)
+        passes.clear()
+        stage.loss(0)
+        counts.append(len(passes))
+    assert counts[1] - counts[0] == (4 - 1) * stage._section.horizon
