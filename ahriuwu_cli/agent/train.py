@@ -71,7 +71,7 @@ class AgentStage:
     @property
     def goal(self) -> Goal | None:
         """The likelihood of actions that were never learned from."""
-        return None if self._judge is None else Goal("heldout_policy")
+        return None if self._judge is None else Goal("heldout_policy", others=("heldout_reward", "heldout_continue"))
 
     def heldout(self) -> dict[str, float]:
         """The heads (see `HeldoutPlay`), and the agent's own world beside the one that finetuning started from."""

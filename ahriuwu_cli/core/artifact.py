@@ -64,6 +64,8 @@ class _KnownInfo(BaseModel):
     step: int = 0
     seed: int = 0
     finished: bool = False
+    stopped: str = "steps"
+    kept_step: int = 0
     averaged: bool = False
     from_scratch: bool = False
     untrained: list[str] = []

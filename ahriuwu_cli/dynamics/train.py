@@ -27,13 +27,15 @@ from ahriuwu_cli.latents.heldout import heldout_windows
 from ahriuwu_cli.latents.windows import LatentBatch, LatentWindows
 
 
-def batch_shape(section: DynamicsSection, step: int) -> tuple[int, int]:
+def batch_shape(section: DynamicsSection, step: int, total: int | None = None) -> tuple[int, int]:
     """(windows, frames per window) of a step: mostly short, now and then long, long only at the end.
 
-    `train.batch_size` counts short windows; a long batch holds as many frames in fewer windows.
+    There are `total` steps, `train.steps` by default. `train.batch_size` counts short windows; a long batch holds as
+    many frames in fewer windows.
     """
     settings = section.train
-    only_long = step >= settings.steps * (1 - section.long_only_fraction)
+    total = settings.steps if total is None else total
+    only_long = step >= total * (1 - section.long_only_fraction)
     if not only_long and step % section.long_every != section.long_every - 1:
         return settings.batch_size, section.short_length
     windows = max(1, settings.batch_size * section.short_length // section.long_length)
@@ -109,6 +111,7 @@ class DynamicsStage:
         self.specs = window_specs(self._windows)
         self.module = DynamicsModel(section.model, self.specs.latent, self.specs.action).to(runtime.device)
         self._rng = np.random.default_rng(seed)
+        self._total = section.train.steps
         heldout = heldout_windows(packed) if section.train.heldout_every else None
         self._judge = None if heldout is None else HeldoutWorld(heldout, *_judged_shape(section))
 
@@ -126,9 +129,13 @@ class DynamicsStage:
         """Every tensor of the dynamics."""
         return dict(self.module.named_parameters())
 
+    def plan(self, total: int) -> None:
+        """Batches are long at the end of training, wherever that is."""
+        self._total = total
+
     def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Loss of one batch of windows."""
-        count, length = batch_shape(self._section, step)
+        count, length = batch_shape(self._section, step, self._total)
         batch = self._windows.draw(self._rng, count, length).to(self._runtime.device)
         loss, metrics = dynamics_loss(self.module, batch, self._section.objective)
         return loss, dict(metrics)

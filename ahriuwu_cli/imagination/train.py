@@ -68,8 +68,10 @@ class ImagineStage:
 
     @property
     def goal(self) -> Goal | None:
-        """What is earned in dreams from contexts that were never dreamed from."""
-        return None if self._contexts is None else Goal("heldout_imagined_return", higher=True)
+        """What is earned in dreams from contexts that were never dreamed from, once the policy learns."""
+        if self._contexts is None:
+            return None
+        return Goal("heldout_imagined_return", higher=True, after=self._section.value_only_steps)
 
     def heldout(self) -> dict[str, float]:
         """Dreams from the same held-out contexts every time; with the transformer also its prior, heads and world."""

@@ -51,6 +51,9 @@ SHOWN_METRICS = {
     "imagination": ("imagined_return", "positive_share", "kl_to_prior", "entropy", "value_error", "outside"),
 }  # fmt: skip
 
+ENDS = {"progress": ", ended for want of progress (train.patience)"}
+"""What to say beside the number of steps, by what ended a training."""
+
 
 def _runtime(run: Run) -> Runtime:
     """Device, precision and threads of a run, before anything else is touched."""
@@ -169,7 +172,8 @@ def _trained(path: Path, result: TrainResult) -> Report:
     kind = result.header.kind
     shown = [(name, result.metrics[name]) for name in SHOWN_METRICS[kind] if name in result.metrics]
     learned = [
-        ("steps", str(result.steps)),
+        ("steps", f"{result.steps}{ENDS.get(result.stopped, '')}"),
+        *([("kept", f"the weights of step {kept}")] if (kept := result.header.info.get("kept_step")) else []),
         ("minutes", f"{result.seconds / 60:.1f}"),
         ("loss", f"{result.metrics.get('loss', float('nan')):.4g}"),
     ]
@@ -182,6 +186,7 @@ def _trained(path: Path, result: TrainResult) -> Report:
     data = {
         "kind": kind,
         "steps": result.steps,
+        "stopped": result.stopped,
         "seconds": result.seconds,
         "metrics": result.metrics,
         "fingerprint": result.header.fingerprint,

@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from ahriuwu_cli.core.artifact import MANIFEST_NAME, Kind, read_header
+from ahriuwu_cli.core.artifact import MANIFEST_NAME, Header, Kind, read_header
 from ahriuwu_cli.core.report import Report
 from ahriuwu_cli.core.training.config import TrainSettings
 from ahriuwu_cli.core.training.files import RunFiles
@@ -39,12 +39,17 @@ def latents_left(run: Run) -> Work:
 
 
 def training_left(run: Run, kind: Kind, settings: TrainSettings, stage: Callable[..., Report]) -> Work:
-    """The training of one kind: nothing when all its steps are done, else to be resumed, or started (anew)."""
+    """The training of one kind: nothing when it came to its end, else to be resumed, or started (anew)."""
     weights: Path = getattr(run, kind)
-    if is_current(run, weights, kind) and read_header(weights, kind).info["steps"] >= settings.steps:
+    if is_current(run, weights, kind) and _is_done(read_header(weights, kind), settings):
         return
     resume = is_current(run, RunFiles(weights.parent, kind).state, "state", same=(examples_of(kind),))
     yield partial(stage, run, resume=resume, overwrite=not resume)
+
+
+def _is_done(header: Header, settings: TrainSettings) -> bool:
+    """True where all steps are done, or training had ended for want of progress before."""
+    return bool(header.info["steps"] >= settings.steps or header.info.get("stopped") == "progress")
 
 
 def _record(run: Run, missing: int) -> Report:

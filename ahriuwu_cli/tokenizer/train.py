@@ -75,6 +75,7 @@ class TokenizerStage:
         self._clips = FrameClips(store, section.clip_length)
         self._rng = np.random.default_rng(seed)
         self._rms = RunningRms()
+        self._total = section.train.steps
         self._heldout = _heldout_clips(store, section)
 
     @property
@@ -97,6 +98,10 @@ class TokenizerStage:
         """Every tensor of the tokenizer."""
         return dict(self.module.named_parameters())
 
+    def plan(self, total: int) -> None:
+        """The last step is a log point."""
+        self._total = total
+
     def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Loss of one batch of clips."""
         frames = self._clips.draw(self._rng, self._section.train.batch_size)
@@ -105,7 +110,7 @@ class TokenizerStage:
         guess = self.module.decode(latents)
         weight = self._section.loss.lpips_weight
         loss, metrics = reconstruction_loss(pixels, guess, self._rms, self._lpips, weight, self._counted)
-        if _is_log_point(step + 1, self._section.train):
+        if _is_log_point(step + 1, self._section.train, self._total):
             metrics |= latent_statistics(latents)
         return loss, dict(metrics)
 
@@ -151,9 +156,10 @@ def _counted_pixels(section: TokenizerSection, frame: FrameSpec, device: torch.d
         raise ConfigError(str(error), hint="give regions of the recorded frames, see `ahriuwu data info`") from error
 
 
-def _is_log_point(done: int, settings: TrainSettings) -> bool:
-    """True when the metrics of the step that makes `done` steps are written out."""
-    return done % settings.log_every == 0 or done % settings.checkpoint_every == 0 or done == settings.steps
+def _is_log_point(done: int, settings: TrainSettings, total: int) -> bool:
+    """True when the metrics of the step that makes `done` steps of `total` are written out."""
+    cadences = (settings.log_every, settings.checkpoint_every, settings.heldout_every)
+    return done == total or any(every and done % every == 0 for every in cadences)
 
 
 def build_tokenizer(section: TokenizerSection, frame: FrameSpec) -> Tokenizer:

@@ -230,6 +230,14 @@ def test_training_and_resuming_on_a_gpu(tmp_path, toy, settings, device, precisi
         train(toy(stop_at=6, device=device), settings(**changes), runtime, tmp_path, resume=False, seed=3)
     stage = toy(device=device)
     result = train(stage, settings(**changes), runtime, tmp_path, resume=True, seed=3)
-    said = {"toy": True, "steps": 12, "finished": True, "untrained": [], "averaged": True, "heldout": {}}
+    said = {
+        "toy": True,
+        "steps": 12,
+        "finished": True,
+        "untrained": [],
+        "averaged": True,
+        "heldout": {},
+        "stopped": "steps",
+    }
     assert result.header.info == said
     assert all(parameter.device.type == device for parameter in stage.module.parameters())

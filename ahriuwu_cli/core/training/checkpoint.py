@@ -54,8 +54,12 @@ class Checkpoints:
             "finished": finished,
             "untrained": session.untrained(),
             "averaged": session.average is not None,
-            "heldout": session.measured(),
+            "heldout": session.measured() if session.kept is None else session.course.kept.values,
         }
+        if session.kept is not None:
+            info["kept_step"] = session.course.kept.step
+        if finished:
+            info["stopped"] = session.course.stopped(session.settings)
         try:
             return write_weights(
                 self._files.weights,

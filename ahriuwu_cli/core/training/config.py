@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ahriuwu_cli.core.config import Section
 
@@ -28,7 +28,7 @@ class RunSection(Section):
 class TrainSettings(Section):
     """Optimiser, schedule and bookkeeping of one training stage."""
 
-    steps: int = Field(ge=1, description="optimiser steps in all")
+    steps: int = Field(ge=1, description="optimiser steps in all, at most")
     batch_size: int = Field(ge=1, description="examples per step (per micro-batch when accumulate is above 1)")
     accumulate: int = Field(
         default=1, ge=1, description="micro-batches whose gradients are averaged in one optimiser step"
@@ -61,4 +61,24 @@ class TrainSettings(Section):
     heldout_examples: int = Field(
         default=32, ge=2, le=65536, description="held-out examples they are made on, the same ones every time"
     )
+    keep: Literal["last", "best"] = Field(
+        default="last",
+        description="weights that become the result: the last ones, or the best by the held-out measurements",
+    )
+    patience: int = Field(
+        default=0,
+        ge=0,
+        description="held-out measurements in a row without progress after which training ends before all steps are "
+        "done, wsd with its decay; 0: never",
+    )
+    min_gain: float = Field(
+        default=0.01, ge=0, lt=1, description="share by which a held-out loss must improve to count as progress"
+    )
     max_bad_steps: int = Field(default=20, ge=1, description="skipped non-finite steps before training gives up")
+
+    @model_validator(mode="after")
+    def _measured_where_judged(self) -> TrainSettings:
+        if not self.heldout_every and (self.patience or self.keep == "best"):
+            wanted = "keep = 'best'" if self.keep == "best" else f"patience = {self.patience}"
+            raise ValueError(f"{wanted} needs held-out measurements; expected heldout_every above 0")
+        return self

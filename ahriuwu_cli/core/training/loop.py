@@ -12,6 +12,7 @@ from ahriuwu_cli.core.errors import InputError, TrainingError, TrainingInterrupt
 from ahriuwu_cli.core.lock import exclusive
 from ahriuwu_cli.core.training.checkpoint import Checkpoints
 from ahriuwu_cli.core.training.config import TrainSettings
+from ahriuwu_cli.core.training.course import Reason
 from ahriuwu_cli.core.training.files import RunFiles
 from ahriuwu_cli.core.training.heldout import is_judged, measure
 from ahriuwu_cli.core.training.interrupt import StopRequest
@@ -41,6 +42,12 @@ class TrainResult:
     seconds: float
     metrics: dict[str, float]
 
+    @property
+    def stopped(self) -> Reason:
+        """What ended the training."""
+        reason: Reason = self.header.info.get("stopped", "steps")
+        return reason
+
 
 def train(
     stage: Stage,
@@ -52,7 +59,7 @@ def train(
     seed: int,
     overwrite: bool = False,
 ) -> TrainResult:
-    """Train a stage to `settings.steps` and write its artifact.
+    """Train a stage to `settings.steps`, or until `settings.patience` is at its end, and write its artifact.
 
     Writes into `folder`: `<kind>.safetensors` (the artifact), `<kind>.state.safetensors` (for
     `resume`), `metrics.jsonl`, and `tensorboard/` when TensorBoard is installed. A fresh run seeds
@@ -109,16 +116,16 @@ def _train(
     stage.module.train()
     with (
         StopRequest() as stop,
-        Sinks(stage.kind, files.metrics, files.tensorboard, session.step, settings.steps, session.means) as sinks,
+        Sinks(stage.kind, files.metrics, files.tensorboard, session.step, session.total, session.means) as sinks,
     ):
         saved = Checkpoints(files, session, earlier, sinks.settle)
         sinks.warn(session.step, difference, keep=False)
         _prepare(session, sinks)
         metrics = _run(session, saved, sinks, stop)
-        if session.step < settings.steps:
+        if session.step < session.total:
             saved.save(finished=False)
             raise TrainingInterrupted(
-                f"stopped at step {session.step} of {settings.steps}; saved to {folder}",
+                f"stopped at step {session.step} of {session.total}; saved to {folder}",
                 hint="run the same command with --resume to go on",
             )
         header = _complete(saved, session)
@@ -130,7 +137,7 @@ def _train(
 
 def _finished(files: RunFiles, session: Session) -> TrainResult | None:
     """Return the result when nothing is left to do and the artifact is that of this very state."""
-    if session.step < session.settings.steps or not files.weights.is_file():
+    if session.step < session.total or not files.weights.is_file():
         return None
     header, tensors = read_weights(files.weights, files.kind)
     of_this = (header.info.get("finished"), header.info.get("steps")) == (True, session.step)
@@ -142,15 +149,18 @@ def _finished(files: RunFiles, session: Session) -> TrainResult | None:
 
 
 def _prepare(session: Session, sinks: Sinks) -> None:
-    """Compile when asked to, and warn of settings that this stage has no use for."""
-    if session.settings.heldout_every and isinstance(session.stage, HeldoutStage) and session.stage.goal is None:
-        sinks.warn(session.step, "nothing is held out that this stage could be judged on", keep=False)
-    if session.settings.recompute and not learning_parts(session.stage.module):
+    """Compile when asked to, tell the stage its plan, and warn of settings that this stage has no use for."""
+    settings = session.settings
+    if settings.heldout_every and isinstance(session.stage, HeldoutStage) and session.stage.goal is None:
+        idle = "; train.patience and train.keep have no effect" if settings.patience or settings.keep == "best" else ""
+        sinks.warn(session.step, f"nothing is held out that this stage could be judged on{idle}", keep=False)
+    if settings.recompute and not learning_parts(session.stage.module):
         text = "train.recompute has no effect: nothing that learns here can be computed again"
         sinks.warn(session.step, text, keep=session.step == 0)
-    if session.settings.optimizer == "muon" and not session.optimizer.uses_muon:
+    if settings.optimizer == "muon" and not session.optimizer.uses_muon:
         text = "train.optimizer = muon has no effect: no transformer learns here"
         sinks.warn(session.step, text, keep=session.step == 0)
+    session.tell_plan()
     if session.runtime.compile:
         session.compile(lambda text: sinks.warn(session.step, text))
 
@@ -160,9 +170,9 @@ def _run(session: Session, saved: Checkpoints, sinks: Sinks, stop: StopRequest) 
     settings, watch = session.settings, session.watch
     metrics: dict[str, float] = {}
     judged = settings.heldout_every > 0 and is_judged(session.stage)
-    leaving = session.step >= settings.steps
+    leaving = session.step >= session.total
     while not leaving:
-        rate = learning_rate(session.step, settings)
+        rate = learning_rate(session.step, settings, session.total)
         outcome = take_step(session, rate)
         session.step += 1
         if outcome.fault is not None:
@@ -178,12 +188,13 @@ def _run(session: Session, saved: Checkpoints, sinks: Sinks, stop: StopRequest) 
         sinks.update(session.step)
 
         too_bad = session.bad_steps > settings.max_bad_steps and outcome.fault is not None
-        leaving = stop.requested or too_bad or session.step == settings.steps
-        checkpoint = session.step % settings.checkpoint_every == 0
         # a request to stop is no log point: sums are saved, so that a resumed run logs what an unbroken one does
-        ending = too_bad or session.step == settings.steps
-        if judged and (ending or session.step % settings.heldout_every == 0):
-            session.evaluation = measure(session)
+        ending = too_bad or session.step == session.total
+        if judged and (ending or session.step % settings.heldout_every == 0) and session.judge(measure(session)):
+            _move_end(session, sinks)
+            ending = too_bad or session.step == session.total
+        leaving = stop.requested or ending
+        checkpoint = session.step % settings.checkpoint_every == 0
         measured = session.measured()
         if ending or checkpoint or measured or session.step % settings.log_every == 0:
             metrics = sinks.log(session.step, rate, session.bad_steps, measured)
@@ -193,6 +204,13 @@ def _run(session: Session, saved: Checkpoints, sinks: Sinks, stop: StopRequest) 
         if checkpoint and not leaving:
             saved.save_state()
     return metrics
+
+
+def _move_end(session: Session, sinks: Sinks) -> None:
+    """Let the stage and the user know that training ends earlier."""
+    session.tell_plan()
+    why = f"no progress in {session.settings.patience} held-out measurements up to step {session.step}"
+    sinks.plan(session.total, f"{why}: ends at step {session.total}, not {session.settings.steps}")
 
 
 def _give_up(saved: Checkpoints, session: Session, fault: str | None) -> None:

@@ -45,6 +45,13 @@ class ProgressDisplay:
         elif time.monotonic() - self._printed >= self._interval:
             self._line()
 
+    def plan(self, total: int, why: str) -> None:
+        """Take another number of steps, and say why."""
+        self._total = total
+        if self._bar is not None:
+            self._bar.update(self._task, total=total)
+        self._say(f"{self._name}: {why}")
+
     def measured(self, loss: float) -> None:
         """Take the averaged loss of a log point."""
         self._loss = f"{loss:.4g}"
@@ -71,9 +78,7 @@ class ProgressDisplay:
         self._printed = time.monotonic()
         speed = self._speed()
         left = timedelta(seconds=round((self._total - self._step) / speed)) if speed > 0 else "-"
-        self._console.print(
-            f"{self._name}: step {self._step}/{self._total}  loss {self._loss}  {speed:.3g} steps/s  left {left}",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+        self._say(f"{self._name}: step {self._step}/{self._total}  loss {self._loss}  {speed:.3g} steps/s  left {left}")
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -11,12 +11,13 @@ from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.training.average import WeightAverage
 from ahriuwu_cli.core.training.compilation import CompiledBlocks, Tell, compile_blocks
 from ahriuwu_cli.core.training.config import TrainSettings
+from ahriuwu_cli.core.training.course import Course
 from ahriuwu_cli.core.training.generators import generator_states, restore_generators
 from ahriuwu_cli.core.training.heldout import Evaluation
 from ahriuwu_cli.core.training.optimizer import Optimizer, hidden_matrices
 from ahriuwu_cli.core.training.recompute import learning_parts, set_recompute
 from ahriuwu_cli.core.training.sinks import Means
-from ahriuwu_cli.core.training.stage import Stage, StageState
+from ahriuwu_cli.core.training.stage import HeldoutStage, PlannedStage, Stage, StageState
 from ahriuwu_cli.core.training.watch import Watch
 
 
@@ -29,6 +30,8 @@ class Session:
         bad_steps: skipped ones.
         bad_in_a_row: of these, the last ones without a good step after them.
         evaluation: the last measurement on held-out data.
+        course: what the measurements have come to.
+        kept: the result as it was at the best of them, on the CPU; None without `keep = "best"`, or before the first.
         means: metrics since the last log point.
         watch: what has been seen of the diseases it knows.
         parameters: what learns, by name.
@@ -44,6 +47,8 @@ class Session:
     bad_steps: int = 0
     bad_in_a_row: int = 0
     evaluation: Evaluation = field(default_factory=Evaluation)
+    course: Course = field(default_factory=Course)
+    kept: dict[str, Tensor] | None = None
     means: Means = field(init=False, default_factory=Means)
     watch: Watch = field(init=False)
     parameters: dict[str, nn.Parameter] = field(init=False)
@@ -72,8 +77,33 @@ class Session:
         """Compile the module's blocks; `tell` takes the one line that says why not, now or in a later step."""
         self.compiled = compile_blocks(self.stage.module, tell)
 
+    @property
+    def total(self) -> int:
+        """Steps there will be, as far as is known now."""
+        return self.course.total(self.settings)
+
+    def tell_plan(self) -> None:
+        """Let a stage that must know it know `total`."""
+        if isinstance(self.stage, PlannedStage):
+            self.stage.plan(self.total)
+
+    def judge(self, found: Evaluation) -> bool:
+        """Take in a measurement of the weights as they are; True when the end of training has moved."""
+        assert isinstance(self.stage, HeldoutStage) and self.stage.goal is not None, "is_judged was asked before"
+        before, self.evaluation = self.total, found
+        self.course = self.course.measured(found, self.stage.goal, self.settings)
+        if self.settings.keep == "best" and self.course.kept.step == self.step:
+            self.kept = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self._current().items()}
+        return self.total != before
+
     def result(self) -> dict[str, Tensor]:
-        """The tensors that the artifact holds: the averaged ones where there is an average."""
+        """The tensors that the artifact holds: those that were kept, else the averaged ones where there is an average.
+
+        Decision: the best weights wait on the CPU and not where they are trained, where memory is scarce.
+        """
+        return self._current() if self.kept is None else self.kept
+
+    def _current(self) -> dict[str, Tensor]:
         module = self.stage.module
         return module.state_dict() if self.average is None else self.average.state_dict(module)
 

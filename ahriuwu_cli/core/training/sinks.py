@@ -171,6 +171,10 @@ class Sinks:
         """Show that `step` steps are done."""
         self._progress.update(step)
 
+    def plan(self, total: int, why: str) -> None:
+        """Show that there will be `total` steps, and why."""
+        self._progress.plan(total, why)
+
     def log(
         self, step: int, learning_rate: float, bad_steps: int, measured: Mapping[str, float] = MappingProxyType({})
     ) -> dict[str, float]:

@@ -83,10 +83,27 @@ class Stage(Protocol):
 
 @dataclass(frozen=True)
 class Goal:
-    """The held-out metric that says how far a training has come: lower is better, or `higher`."""
+    """The held-out metric that says how far a training has come: lower is better, or `higher`.
+
+    Attributes:
+        name: the metric by which weights are compared.
+        higher: whether more of it, and of `others`, is better.
+        others: metrics in the same unit whose improvement is progress, too.
+        after: steps up to which it says nothing, because what it measures does not learn yet.
+    """
 
     name: str
     higher: bool = False
+    others: tuple[str, ...] = ()
+    after: int = 0
+
+    def names(self) -> tuple[str, ...]:
+        """All metrics whose improvement is progress."""
+        return (self.name, *self.others)
+
+    def better(self, value: float, than: float) -> bool:
+        """True when `value` is."""
+        return value > than if self.higher else value < than
 
 
 @runtime_checkable
@@ -107,6 +124,15 @@ class HeldoutStage(Protocol):
         Called without gradient, under autocast, with the module in eval mode and the global generators at a state of
         their own. Nothing of the stage's state may change.
         """
+        ...
+
+
+@runtime_checkable
+class PlannedStage(Protocol):
+    """A stage that does something at the end of its training, and so must know where that is."""
+
+    def plan(self, total: int) -> None:
+        """Take the number of steps there will be: before the first one, and when the end is moved."""
         ...
 
 

@@ -2,7 +2,8 @@
 
 Tensor names: `module/<name>` (the module's state dict), `optimizer/<name>/<slot>` (moments and
 step counts of a trained parameter), `average/<name>` (its average, when there is one), `rng/<generator>`,
-`stage/<name>`, `means/pairs` (running sum and count of each metric). The header's `info` is a `StateInfo`.
+`stage/<name>`, `kept/<name>` (the best result so far, with `keep = "best"`), `means/pairs` (running sum and count of
+each metric). The header's `info` is a `StateInfo`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ahriuwu_cli.core.artifact import Header, canonical, read_weights, write_wei
 from ahriuwu_cli.core.config import Section
 from ahriuwu_cli.core.errors import ArtifactError
 from ahriuwu_cli.core.loading import load_strictly, reading
+from ahriuwu_cli.core.training.course import Course
 from ahriuwu_cli.core.training.generators import generator_states, restore_generators
 from ahriuwu_cli.core.training.heldout import Evaluation
 from ahriuwu_cli.core.training.optimizer import SLOTS
@@ -38,6 +40,7 @@ class StateInfo(Section):
     bad_steps: int = Field(ge=0)
     bad_in_a_row: int = Field(default=0, ge=0)
     evaluation: Evaluation = Field(default_factory=Evaluation)
+    course: Course = Field(default_factory=Course)
     averaged_steps: int = Field(ge=0)
     seed: int
     settings: dict[str, Any]
@@ -65,6 +68,7 @@ def save_state(path: Path, session: Session) -> Header:
     generators, python_state = generator_states(session.runtime)
     tensors |= {f"rng/{name}": tensor for name, tensor in generators.items()}
     tensors |= {f"stage/{name}": tensor for name, tensor in stage.tensors.items()}
+    tensors |= {f"kept/{name}": tensor for name, tensor in (session.kept or {}).items()}
     names, pairs = session.means.state()
     tensors["means/pairs"] = pairs
     info = StateInfo(
@@ -73,6 +77,7 @@ def save_state(path: Path, session: Session) -> Header:
         bad_steps=session.bad_steps,
         bad_in_a_row=session.bad_in_a_row,
         evaluation=session.evaluation,
+        course=session.course,
         averaged_steps=0 if session.average is None else session.average.updates,
         seed=session.seed,
         settings=session.settings.model_dump(mode="json"),
@@ -112,7 +117,9 @@ def load_state(path: Path, session: Session) -> str | None:
         info = StateInfo.model_validate(header.info)
         _check(path, header, info, session)
         difference = compare_surroundings(path, info.surroundings, surroundings(session.runtime))
-        parts = {prefix: _part(tensors, prefix) for prefix in ("module", "optimizer", "average", "rng", "stage")}
+        parts = {
+            prefix: _part(tensors, prefix) for prefix in ("module", "optimizer", "average", "rng", "stage", "kept")
+        }
         slots = _optimizer_slots(session, parts["optimizer"], path)
         load_strictly(session.stage.module, parts["module"], path)
         for name, values in slots.items():
@@ -128,7 +135,7 @@ def load_state(path: Path, session: Session) -> str | None:
         if info.watch is not None:
             session.watch.load_state(info.watch)
         session.step, session.bad_steps, session.bad_in_a_row = info.step, info.bad_steps, info.bad_in_a_row
-        session.evaluation = info.evaluation
+        session.evaluation, session.course, session.kept = info.evaluation, info.course, parts["kept"] or None
         restore_generators(session.runtime, parts["rng"], info.python_rng)
     return difference
 
