@@ -22,12 +22,15 @@ from ahriuwu_cli.agent.distribution import ActionChoices, ActionDistribution, bi
 from ahriuwu_cli.agent.model import AgentModel, DistanceHead
 from ahriuwu_cli.agent.objective import gather_targets
 from ahriuwu_cli.core.training.heldout import HELDOUT_SEED
+from ahriuwu_cli.core.training.stage import Goal
 from ahriuwu_cli.dynamics.heldout import HeldoutWorld, draw_noise, fixed_generator
 from ahriuwu_cli.dynamics.model import DynamicsModel
 from ahriuwu_cli.episodes.alignment import POLICY_OFFSET, REWARD_OFFSET
 from ahriuwu_cli.latents.windows import LatentBatch, LatentWindows
 from ahriuwu_cli.nn.twohot import TwoHot
 
+GOAL = Goal("heldout_policy")
+"""What says how far a cloned policy has come: -ln p of an action, in nats."""
 FITTED_WINDOWS = 256
 """Training windows of each kind to which the constant guesses are fitted."""
 CHUNK = 32

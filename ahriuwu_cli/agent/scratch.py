@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ahriuwu_cli.agent.batches import draw_relevant, read_windows
 from ahriuwu_cli.agent.checkpoint import agent_config
 from ahriuwu_cli.agent.config import AgentSection
-from ahriuwu_cli.agent.heldout import HeldoutPlay
+from ahriuwu_cli.agent.heldout import GOAL, HeldoutPlay
 from ahriuwu_cli.agent.model import AgentModel
 from ahriuwu_cli.agent.objective import cloning_loss
 from ahriuwu_cli.agent.train import check_agent_memory
@@ -70,7 +70,7 @@ class ScratchStage:
     @property
     def goal(self) -> Goal | None:
         """The likelihood of actions that were never learned from."""
-        return None if self._play is None else Goal("heldout_policy")
+        return None if self._play is None else GOAL
 
     def heldout(self) -> dict[str, float]:
         """See `HeldoutPlay`."""

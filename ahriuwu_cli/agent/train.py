@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ahriuwu_cli.agent.batches import draw_mixed
 from ahriuwu_cli.agent.checkpoint import agent_config
 from ahriuwu_cli.agent.config import AgentSection
+from ahriuwu_cli.agent.heldout import GOAL as CLONING
 from ahriuwu_cli.agent.heldout import FinetunedJudge
 from ahriuwu_cli.agent.model import AgentModel, DistanceHead
 from ahriuwu_cli.agent.objective import alive_loss, cloning_loss, reward_loss
@@ -71,7 +72,7 @@ class AgentStage:
     @property
     def goal(self) -> Goal | None:
         """The likelihood of actions that were never learned from."""
-        return None if self._judge is None else Goal("heldout_policy", others=("heldout_reward", "heldout_continue"))
+        return None if self._judge is None else GOAL
 
     def heldout(self) -> dict[str, float]:
         """The heads (see `HeldoutPlay`), and the agent's own world beside the one that finetuning started from."""

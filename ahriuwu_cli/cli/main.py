@@ -29,6 +29,7 @@ from ahriuwu_cli.cli import (
     latents,
     study,
     tokenizer,
+    tune,
 )
 from ahriuwu_cli.core.errors import EXIT_FAILED, EXIT_INTERRUPTED, AhriuwuError
 from ahriuwu_cli.core.files import REFUSALS
@@ -47,6 +48,7 @@ ROAD = (
     "improve",
     "ablate",
     "study",
+    "tune",
     "bench",
     "doctor",
 )
@@ -98,6 +100,7 @@ app.add_typer(eval.app, name="eval")
 app.command()(improve.improve)
 app.command()(ablate.ablate)
 app.add_typer(study.app, name="study")
+app.command()(tune.tune)
 app.add_typer(bench.app, name="bench")
 app.command()(doctor.doctor)
 app.command()(demo.demo)

@@ -17,8 +17,8 @@ import shlex
 import socket
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +36,8 @@ MOST_COMMAND = 200
 """Characters of the holder's command line that are told."""
 SETTLE_SECONDS = 0.05
 """How long a holder may take to write its name."""
+TURN_SECONDS = 0.1
+"""How often whoever waits for a folder asks again."""
 NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 """What a file system without locks answers."""
 
@@ -99,6 +101,23 @@ def exclusive(folder: Path) -> Iterator[None]:
         _held.discard(place)
         _release(place / LOCK_NAME, descriptor)
         _remove_empty(made)
+
+
+@contextmanager
+def in_turn(folder: Path, wait: Callable[[str], None]) -> Iterator[None]:
+    """As `exclusive`, but another process that has the folder is waited for; `wait` is told once who that is."""
+    with ExitStack() as held:
+        told = False
+        while True:
+            try:
+                held.enter_context(exclusive(folder))
+                break
+            except BusyError as busy:
+                if not told:
+                    wait(busy.message)
+                told = True
+                time.sleep(TURN_SECONDS)
+        yield
 
 
 def is_ours(folder: Path) -> bool:

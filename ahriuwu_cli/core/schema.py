@@ -15,7 +15,7 @@ _WORDS: dict[Any, str] = {int: "an integer", float: "a number", str: "a string",
 
 def allowed(field: FieldInfo) -> str:
     """Type, range and choices of a field, as in `an integer from 16 to 8192`."""
-    kinds = _alternatives(field.annotation)
+    kinds = alternatives(field.annotation)
     choices = [str(choice) for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
     if choices:
         return f"one of {', '.join(choices)}" if len(choices) > 1 else choices[0]
@@ -47,7 +47,7 @@ def optional(field: FieldInfo) -> bool:
     return NoneType in get_args(field.annotation)
 
 
-def _alternatives(annotation: Any) -> list[Any]:
+def alternatives(annotation: Any) -> list[Any]:
     """The types of a field, without None."""
     if get_origin(annotation) in (Union, UnionType):
         return [kind for kind in get_args(annotation) if kind is not NoneType]

@@ -23,7 +23,7 @@ from ahriuwu_cli.doctor.findings import Area, counted
 from ahriuwu_cli.tokenizer.perceptual import load_lpips
 
 PACKAGE = "ahriuwu"
-EXTRAS = ("atari", "minigrid", "minatar", "vizdoom", "tensorboard")
+EXTRAS = ("atari", "minigrid", "minatar", "vizdoom", "tensorboard", "tune")
 MIN_FREE_DISK = GIB
 """Less than this is a problem: a checkpoint is written in full before it replaces the one before it."""
 

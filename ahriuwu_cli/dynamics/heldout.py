@@ -12,9 +12,13 @@ import torch
 from torch import Tensor
 
 from ahriuwu_cli.core.training.heldout import HELDOUT_SEED
+from ahriuwu_cli.core.training.stage import Goal
 from ahriuwu_cli.dynamics.model import DynamicsModel, Prediction
 from ahriuwu_cli.dynamics.shortcut_forcing import corrupt
 from ahriuwu_cli.latents.windows import LatentBatch, LatentWindows
+
+GOAL = Goal("heldout_flow")
+"""What says how far a world has come; see `HeldoutWorld.judge`."""
 
 
 class HeldoutWorld:

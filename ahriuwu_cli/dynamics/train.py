@@ -20,7 +20,7 @@ from ahriuwu_cli.core.training.loop import TrainResult, train
 from ahriuwu_cli.core.training.stage import ArtifactFields, Goal, StageState
 from ahriuwu_cli.dynamics.checkpoint import WorldSpecs
 from ahriuwu_cli.dynamics.config import DynamicsSection, ObjectiveConfig
-from ahriuwu_cli.dynamics.heldout import HeldoutWorld
+from ahriuwu_cli.dynamics.heldout import GOAL, HeldoutWorld
 from ahriuwu_cli.dynamics.model import DynamicsModel, Prediction
 from ahriuwu_cli.dynamics.shortcut_forcing import Forcing, draw_levels, forcing_loss, prepare
 from ahriuwu_cli.latents.heldout import heldout_windows
@@ -118,7 +118,7 @@ class DynamicsStage:
     @property
     def goal(self) -> Goal | None:
         """Denoising of frames that were never learned from."""
-        return None if self._judge is None else Goal("heldout_flow")
+        return None if self._judge is None else GOAL
 
     def heldout(self) -> dict[str, float]:
         """See `HeldoutWorld`."""

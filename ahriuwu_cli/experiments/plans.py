@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_args
+from typing import Any, Literal, TypeVar, cast, get_args
 
 from pydantic import ValidationError
 
@@ -28,6 +28,7 @@ from ahriuwu_cli.pipeline.unfinished import recording_left
 
 CADENCES = ("log_every", "checkpoint_every", "max_bad_steps")
 """Settings of a training that leave its weights as they are."""
+DataKind = Literal["latents", "packed"]
 KINDS = get_args(Kind)
 """Results are compared, so no parent may have grown since: what was made from less data is made again."""
 
@@ -169,25 +170,71 @@ class Training:
 
 def tokenizer_training(run: Run, name: str = "tokenizer") -> Training:
     """The training of a run's tokenizer, its cost counted beside the weights."""
-    weights = run.tokenizer
-    sections = {"": run.config.tokenizer}
-    return Training(run, "tokenizer", weights, sections, stages.train_tokenizer, name, weights.parent / "cost.json")
+    return _beside(run, "tokenizer", run.tokenizer, {"": run.config.tokenizer}, stages.train_tokenizer, name)
+
+
+def dynamics_training(run: Run, name: str = "dynamics") -> Training:
+    """The training of a run's dynamics; see `tokenizer_training`."""
+    return _beside(run, "dynamics", run.dynamics, {"": run.config.dynamics}, stages.train_dynamics, name)
+
+
+def scratch_training(run: Run, name: str = "scratch") -> Training:
+    """The training of a run's baseline from scratch, whose transformer has the dynamics' sizes."""
+    dynamics = run.config.dynamics
+    sections = {"agent": run.config.agent, "dynamics.model": dynamics.model, "dynamics.sampler": dynamics.sampler}
+    return _beside(run, "agent", run.scratch, sections, stages.train_scratch, name)
+
+
+def agent_training(run: Run, name: str = "agent") -> Training:
+    """The finetuning of a run's agent."""
+    return _beside(run, "agent", run.agent, {"agent": run.config.agent}, stages.finetune_agent, name)
+
+
+def imagination_training(run: Run, name: str = "imagination") -> Training:
+    """The imagination training of a run's agent."""
+    sections = {"imagine": run.config.imagine}
+    return _beside(run, "imagination", run.imagination, sections, stages.train_imagination, name)
+
+
+def _beside(
+    run: Run, kind: Kind, weights: Path, sections: Mapping[str, Section], stage: Callable[..., Report], name: str
+) -> Training:
+    """A training whose cost lies beside its weights."""
+    return Training(run, kind, weights, sections, stage, name, weights.parent / "cost.json")
+
+
+def prepare_episodes(run: Run, name: str = "") -> None:
+    """Record the episodes that are not there yet; `name` stands before what is said."""
+    for stage in recording_left(run):
+        with _counted(run, "episodes"):
+            say(f"{name}{stage().title}")
 
 
 def prepare_data(run: Run, name: str = "") -> None:
     """Record, train the tokenizer, encode and pack, as far as that is not done; `name` stands before what is said."""
-    for stage in recording_left(run):
-        with _counted(run, "episodes"):
-            say(f"{name}{stage().title}")
+    prepare_episodes(run, name)
     tokenizer_training(run, f"{name}tokenizer").finish()
-    made: tuple[tuple[Kind, Path, Callable[[Run], Report]], ...] = (
-        ("latents", run.latents, stages.build_latents),
-        ("packed", run.packed, stages.pack_latents),
+    made: tuple[tuple[DataKind, Callable[[Run], Report]], ...] = (
+        ("latents", stages.build_latents),
+        ("packed", stages.pack_latents),
     )
-    for kind, path, make in made:
-        if not is_current(run, path, kind, same=KINDS):
+    for kind, make in made:
+        if not _is_made(run, kind):
             with _counted(run, kind):
                 say(f"{name}{make(run).title}")
+
+
+def data_is_there(run: Run) -> bool:
+    """True when `prepare_data` has nothing to do."""
+    return (
+        not list(recording_left(run))
+        and tokenizer_training(run).is_done()
+        and all(_is_made(run, kind) for kind in get_args(DataKind))
+    )
+
+
+def _is_made(run: Run, kind: DataKind) -> bool:
+    return is_current(run, getattr(run, kind), kind, same=KINDS)
 
 
 DATA_COST = "data-cost.json"

@@ -33,6 +33,9 @@ from ahriuwu_cli.tokenizer.regions import counted_pixels
 from ahriuwu_cli.tokenizer.registry import module_class
 from ahriuwu_cli.tokenizer.statistics import latent_statistics
 
+GOAL = Goal("heldout_mse")
+"""What says how far a tokenizer has come: mean squared error of counted pixels."""
+
 
 class FrameClips:
     """Random clips of consecutive frames of one split; frames are read once and kept as uint8."""
@@ -81,7 +84,7 @@ class TokenizerStage:
     @property
     def goal(self) -> Goal | None:
         """Reconstruction of frames that were never learned from."""
-        return None if self._heldout is None else Goal("heldout_mse")
+        return None if self._heldout is None else GOAL
 
     def heldout(self) -> dict[str, float]:
         """Error and PSNR over the same held-out clips every time, none of them masked."""

@@ -31,7 +31,7 @@ def test_the_tree_is_whole() -> None:
     leaves = {" ".join(path) for path, command in TREE.items() if not getattr(command, "commands", None)}
     wanted = "init; data record; data info; data split; tokenizer train; latents build; latents pack; dynamics train; "
     wanted += "agent finetune; imagine train; eval rollout; eval agent; improve; ablate; study run; study figure; "
-    wanted += "study table; bench tokenizer; bench dynamics; bench sampler; bench latents; doctor; demo"
+    wanted += "study table; tune; bench tokenizer; bench dynamics; bench sampler; bench latents; doctor; demo"
     assert leaves == set(wanted.split("; "))
 
 

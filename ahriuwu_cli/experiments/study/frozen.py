@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ahriuwu_cli.core.artifact import canonical
 from ahriuwu_cli.core.errors import ConfigError
 from ahriuwu_cli.core.files import write_json
 from ahriuwu_cli.experiments.plans import CADENCES, read_json, say
+from ahriuwu_cli.experiments.settings import differences, flat, in_words
 from ahriuwu_cli.experiments.study.plan import Plan
 
 FROZEN_NAME = "frozen.json"
 FREE = {"run.seed", "run.name", "run.device", "run.threads", "run.compile"}
 """Keys that every seed sets, or that say where it runs."""
-MOST_SHOWN = 4
 
 
 def freeze(plan: Plan, *, thaw: bool) -> None:
@@ -34,11 +34,10 @@ def freeze(plan: Plan, *, thaw: bool) -> None:
     if not before:
         write_json(path, {"fingerprint": _fingerprint(now), "settings": now, "changes": []})
         return
-    changed = list(_differences(before["settings"], now))
+    changed = differences(before["settings"], now)
     if not changed:
         return
-    words = "; ".join(f"{key} {old!r} -> {new!r}" for key, old, new in changed[:MOST_SHOWN])
-    words += f" and {len(changed) - MOST_SHOWN} more" if len(changed) > MOST_SHOWN else ""
+    words = in_words(changed)
     if not thaw:
         raise ConfigError(
             f"{plan.path} has other settings than when the first seed in {plan.base.folder} started: {words}",
@@ -62,22 +61,8 @@ def _settings(plan: Plan) -> dict[str, Any]:
     """Everything that results depend on, by dotted key."""
     study = plan.settings.model_dump(mode="json", exclude={"run", "preset"})
     run = plan.base.config.model_dump(mode="json")
-    found = {key: value for key, value in _flat(run) if key not in FREE and key.rpartition(".")[2] not in CADENCES}
-    return found | {f"study.{key}": value for key, value in _flat({**study, "rates": dict(plan.rates)})}
-
-
-def _flat(table: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in table.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{place}{name}.")
-        else:
-            yield f"{place}{name}", value
-
-
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    for key in sorted({*before, *now}):
-        if before.get(key) != now.get(key):
-            yield key, before.get(key), now.get(key)
+    found = {key: value for key, value in flat(run) if key not in FREE and key.rpartition(".")[2] not in CADENCES}
+    return found | {f"study.{key}": value for key, value in flat({**study, "rates": dict(plan.rates)})}
 
 
 def _fingerprint(settings: Mapping[str, Any]) -> str:

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
-from ahriuwu_cli.core.artifact import Kind, read_header
-from ahriuwu_cli.core.config import Section
+from ahriuwu_cli.core.artifact import read_header
 from ahriuwu_cli.core.files import write_json, write_text
-from ahriuwu_cli.core.report import Report
 from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.evaluation.agents import require_all_played
 from ahriuwu_cli.evaluation.seal import seal_fault
-from ahriuwu_cli.experiments.plans import Training, data_minutes, prepare_data, read_json, say, tokenizer_training
+from ahriuwu_cli.experiments.plans import (
+    Training,
+    agent_training,
+    data_minutes,
+    dynamics_training,
+    imagination_training,
+    prepare_data,
+    read_json,
+    say,
+    scratch_training,
+    tokenizer_training,
+)
 from ahriuwu_cli.experiments.study.plan import Item, Plan
 from ahriuwu_cli.games.seeds import Stream
 from ahriuwu_cli.pipeline import stages
@@ -30,7 +37,7 @@ def prepare_world(plan: Plan, run: Run, name: str = "") -> None:
     _write_config(plan, run)
     prepare_data(run, name)
     if _needs_world(plan):
-        _dynamics_training(run, name).finish()
+        dynamics_training(run, f"{name}dynamics").finish()
 
 
 def world_of(plan: Plan, item: Item) -> Run:
@@ -41,16 +48,11 @@ def world_of(plan: Plan, item: Item) -> Run:
 def world_trainings(plan: Plan, run: Run) -> dict[str, Training]:
     """The trainings of the world in `run`, by kind."""
     trainings = {"tokenizer": tokenizer_training(run)}
-    return trainings | ({"dynamics": _dynamics_training(run, "")} if _needs_world(plan) else {})
+    return trainings | ({"dynamics": dynamics_training(run)} if _needs_world(plan) else {})
 
 
 def _needs_world(plan: Plan) -> bool:
     return bool({"bc", "imagination"} & set(plan.agents))
-
-
-def _dynamics_training(run: Run, name: str) -> Training:
-    sections = {"": run.config.dynamics}
-    return _training(run, "dynamics", run.dynamics, sections, stages.train_dynamics, f"{name}dynamics")
 
 
 # ---------------------------------------------------------------- one seed
@@ -81,29 +83,13 @@ def _playing(plan: Plan, item: Item) -> list[str]:
 def agent_trainings(plan: Plan, item: Item, said: str = "") -> dict[str, Training]:
     """The trainings of a seed's agents, by the agents' names, in the order they are made; `said` before the name."""
     said = said or f"{item}: "
-    run, baseline = item.run, item.baseline
-    dynamics = baseline.config.dynamics
-    sizes = {"dynamics.model": dynamics.model, "dynamics.sampler": dynamics.sampler}
     trainings = {
-        "scratch": _training(
-            baseline, "agent", run.scratch, {"agent": baseline.config.agent, **sizes}, stages.train_scratch,
-            f"{said}scratch",
-        ),
-        "bc": _training(run, "agent", run.agent, {"agent": run.config.agent}, stages.finetune_agent, f"{said}bc"),
-        "imagination": _training(
-            run, "imagination", run.imagination, {"imagine": run.config.imagine}, stages.train_imagination,
-            f"{said}imagination",
-        ),
-    }  # fmt: skip
+        "scratch": scratch_training(item.baseline, f"{said}scratch"),
+        "bc": agent_training(item.run, f"{said}bc"),
+        "imagination": imagination_training(item.run, f"{said}imagination"),
+    }
     wanted = {*plan.agents, *(["bc"] if "imagination" in plan.agents else [])}
     return {name: training for name, training in trainings.items() if name in wanted}
-
-
-def _training(
-    run: Run, kind: Kind, weights: Path, sections: Mapping[str, Section], stage: Callable[..., Report], name: str
-) -> Training:
-    """A training whose cost lies beside its weights."""
-    return Training(run, kind, weights, sections, stage, name, weights.parent / "cost.json")
 
 
 def _write_config(plan: Plan, run: Run) -> None:

@@ -1,0 +1,235 @@
+"""`tune`: trials asked for once, gone on with where they stopped, shared by processes; what a plan may not ask for."""
+
+from __future__ import annotations
+
+import builtins
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from ahriuwu_cli.agent.scratch import ScratchStage
+from ahriuwu_cli.agent.train import AgentStage
+from ahriuwu_cli.core.artifact import read_header
+from ahriuwu_cli.core.errors import ArtifactError, ConfigError, InputError, TrainingError, TrainingInterrupted
+from ahriuwu_cli.core.lock import exclusive
+from ahriuwu_cli.core.report import Report
+from ahriuwu_cli.dynamics.train import DynamicsStage
+from ahriuwu_cli.evaluation.seal import seal_fault
+from ahriuwu_cli.pipeline.config import load_run
+
+TUNE = """
+run = "run.toml"
+stage = "scratch"
+trials = 3
+seed = 7
+
+[keys]
+"agent.train.learning_rate" = { low = 1e-4, high = 1e-2, log = true }
+agent.train.batch_size = { low = 2, high = 6, step = 2 }
+"agent.train.schedule" = { choices = ["constant", "wsd"] }
+"""
+
+optuna = pytest.importorskip("optuna")
+
+
+@pytest.fixture(autouse=True)
+def _quick(no_tensorboard) -> None: ...
+
+
+@pytest.fixture
+def plan_file(run_dir) -> Path:
+    """A tune.toml beside the finished minuscule run, whose recordings and latents its trials share."""
+    path = run_dir / "tune.toml"
+    path.write_text(TUNE)
+    return path
+
+
+@pytest.fixture
+def tune(plan_file) -> Callable[..., Report]:
+    """Run the search in a folder beside the run's."""
+    from ahriuwu_cli.experiments.tune import Request, run_tune
+
+    def call(text: str = "", **asked) -> Report:
+        if text:
+            plan_file.write_text(text)
+        return run_tune(Request(config=plan_file, folder=plan_file.parents[1] / "tune", **asked))
+
+    return call
+
+
+@pytest.fixture
+def steps(monkeypatch) -> list[str]:
+    """The stage of every training step, in order."""
+    made: list[str] = []
+    for stage in (ScratchStage, AgentStage, DynamicsStage):
+
+        def counted(self, step, original=stage.loss) -> object:
+            made.append(type(self).__name__.removesuffix("Stage").lower())
+            return original(self, step)
+
+        monkeypatch.setattr(stage, "loss", counted)
+    return made
+
+
+def facts(report: Report) -> list[tuple[object, ...]]:
+    """What does not depend on how long it took."""
+    return [(row["trial"], row["values"], row["value"], row["state"]) for row in report.data["rows"]]
+
+
+# ---------------------------------------------------------------- the work
+
+
+def test_one_call_makes_trials_table_and_picture_and_a_second_one_nothing(ahriuwu, plan_file, tree) -> None:
+    folder, run_dir = plan_file.parents[1] / "tune", plan_file.parent
+    before = tree(run_dir)
+    outcome = ahriuwu("tune", "-c", plan_file, "--dir", folder, "--json")
+    assert outcome.code == 0, outcome.err
+    rows = outcome.data["rows"]
+    assert sorted(row["trial"] for row in rows) == [0, 1, 2]
+    assert [row["value"] for row in rows] == sorted(row["value"] for row in rows)  # the best first
+    assert len({row["value"] for row in rows}) == 3
+    [given] = [row for row in rows if row["is_given"]]
+    config = load_run(run_dir / "run.toml").config.agent.train
+    assert given["trial"] == 0  # so that a search never ends below what there was
+    assert given["values"] == {
+        "agent.train.learning_rate": config.learning_rate,
+        "agent.train.batch_size": config.batch_size,
+        "agent.train.schedule": config.schedule,
+    }
+    for row in rows:
+        header = read_header(folder / "trials" / f"{row['trial']:03d}" / "scratch" / "agent.safetensors", "agent")
+        assert header.info["heldout"]["heldout_policy"] == row["value"]
+        settings = header.config["agent"]["train"]
+        assert {f"agent.train.{name}": settings[name] for name in ("learning_rate", "batch_size", "schedule")} == (
+            row["values"]
+        )
+        assert row["cpu_minutes"] > 0
+    assert json.loads((folder / "results.json").read_text()) == outcome.data
+    assert seal_fault(outcome.data) is None
+    assert (folder / "table.md").read_text().count("\n| ") == 1 + 1 + 3
+    assert (folder / "tune.png").read_bytes().startswith(b"\x89PNG")
+    best = tomllib.loads((folder / "best.toml").read_text())["agent"]["train"]
+    assert {f"agent.train.{name}": value for name, value in best.items()} == rows[0]["values"]
+    assert tree(run_dir) == before  # the run itself is as it was
+
+    made = tree(folder / "trials")
+    again = ahriuwu("tune", "-c", plan_file, "--dir", folder, "--json")
+    assert (again.data, again.err) == (outcome.data, "")
+    assert tree(folder / "trials") == made
+    assert "3 trials done, 0 failed, 0 of 3 to come" in ahriuwu("tune", "-c", plan_file, "--dir", folder).out
+
+
+def test_a_stopped_trial_is_gone_on_with_to_the_same_end(tune, plan_file, stop_at, tmp_path, monkeypatch) -> None:
+    """Pitfall 14: stopped twice, on other trials, the search is the one without a break."""
+    whole = facts(tune())
+    (plan_file.parents[1] / "tune").rename(tmp_path / "unbroken")
+    original = ScratchStage.loss
+    for _ in range(2):
+        stop_at(ScratchStage, 2)
+        with pytest.raises(TrainingInterrupted, match="stopped at step 2 of 3") as caught:
+            tune()
+        assert caught.value.hint == "run the same command again to go on"
+        monkeypatch.setattr(ScratchStage, "loss", original)
+    report = tune(table_only=True)
+    assert report.data["missing"] == 2
+    assert [row[-1] for row in report.rows][-1] == "not finished"
+    assert facts(tune()) == whole
+
+
+def test_more_trials_are_added_to_those_there_are(tune, steps) -> None:
+    first = facts(tune(TUNE.replace("trials = 3", "trials = 2")))
+    assert len(steps) == 2 * 3
+    steps.clear()
+    second = facts(tune(TUNE))
+    assert len(steps) == 3
+    assert [fact for fact in second if fact[0] < 2] == first
+
+
+def test_processes_share_the_trials(plan_file, tmp_path) -> None:
+    folder = tmp_path / "tune"
+    code = "import sys; from ahriuwu_cli.cli.main import run; sys.exit(run())"
+    words = [sys.executable, "-c", code, "tune", "-c", str(plan_file), "--dir", str(folder), "--json"]
+    text = TUNE.replace("trials = 3", "trials = 4")
+    plan_file.write_text(text)
+    processes = [subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    ends = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], ends
+    results = json.loads((folder / "results.json").read_text())
+    assert sorted(row["trial"] for row in results["rows"]) == [0, 1, 2, 3]
+    assert results["missing"] == 0
+    begun = [line for _, err in ends for line in err.splitlines() if line.startswith("trial") and "=" in line]
+    assert len(begun) == 4  # every trial by one of them
+    assert len({tuple(row["values"].items()) for row in results["rows"]}) == 4  # and no two drew the same
+
+
+def test_a_trial_of_a_living_process_is_left_alone(tune, plan_file, stop_at, monkeypatch) -> None:
+    original = ScratchStage.loss
+    stop_at(ScratchStage, 1)
+    with pytest.raises(TrainingInterrupted):
+        tune(TUNE.replace("trials = 3", "trials = 2"))
+    monkeypatch.setattr(ScratchStage, "loss", original)
+    place = plan_file.parents[1] / "tune" / "trials" / "000"
+    hold = "import sys; from pathlib import Path; from ahriuwu_cli.core.lock import exclusive\n"
+    hold += "with exclusive(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", hold, str(place)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        report = tune()
+    finally:
+        holder.communicate("")
+    assert [(row["trial"], row["state"]) for row in report.data["rows"]] == [(1, "done"), (0, "open")]
+    report = tune()  # it has ended without an end of its trial
+    assert {row["state"] for row in report.data["rows"]} == {"done"}
+
+
+def test_a_failed_trial_is_one_of_them_and_no_end(tune, monkeypatch) -> None:
+    original = ScratchStage.loss
+
+    def broken(self: ScratchStage, step: int) -> object:
+        loss, metrics = original(self, step)  # type: ignore[misc]
+        return (loss * float("nan") if self._section.train.schedule == "wsd" else loss), metrics
+
+    monkeypatch.setattr(ScratchStage, "loss", broken)
+    text = TUNE.replace("trials = 3", "trials = 5")
+    report = tune(text)
+    states = [row["state"] for row in report.data["rows"]]
+    assert states == sorted(states)  # those that are done come first
+    assert set(states) == {"done", "failed"}
+    for row in report.data["rows"]:
+        assert (row["state"] == "failed") == (row["values"]["agent.train.schedule"] == "wsd")
+    assert "none of 3 steps was finite" in report.rows[-1][-1]
+    with pytest.raises(TrainingError, match="all 2 trials have failed"):
+        tune(TUNE.replace("trials = 3", "trials = 2").replace('["constant", "wsd"]', '["wsd", "cosine"]'), overrides=[])
+
+
+def test_keys_further_up_are_trained_in_the_trial(tune, plan_file, steps, tree) -> None:
+    before = tree(plan_file.parent / "dynamics")
+    report = tune(
+        'stage = "agent"\ntrials = 2\n[keys]\n"dynamics.train.learning_rate" = { low = 1e-4, high = 1e-2, log = true }'
+    )
+    assert steps == [*["dynamics"] * 3, *["agent"] * 3] * 2
+    assert tree(plan_file.parent / "dynamics") == before
+    assert len({row["value"] for row in report.data["rows"]}) == 2
+    folder = plan_file.parents[1] / "tune"
+    assert (folder / "trials" / "001" / "dynamics" / "dynamics.safetensors").is_file()
+    assert not (folder / "packed").exists()
+
+
+def test_what_is_shared_is_made_when_it_is_not_there(tune, plan_file, steps) -> None:
+    for name in ("episodes", "packed", "latents", "tokenizer", "dynamics"):
+        (plan_file.parent / name).rename(plan_file.parents[1] / f"gone-{name}")
+    text = TUNE.replace('"scratch"', '"agent"').replace("trials = 3", "trials = 1")
+    tune(text)
+    assert steps == [*["dynamics"] * 3, *["agent"] * 3]
+    assert (plan_file.parents[1] / "tune" / "dynamics" / "dynamics.safetensors").is_file()
+    assert not (plan_file.parent / "episodes").exists()
