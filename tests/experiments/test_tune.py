@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import builtins
 import json
-import os
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from ahriuwu_cli.agent.scratch import ScratchStage
 from ahriuwu_cli.agent.train import AgentStage
 from ahriuwu_cli.core.artifact import read_header
 from ahriuwu_cli.core.errors import ArtifactError, ConfigError, InputError, TrainingError, TrainingInterrupted
-from ahriuwu_cli.core.lock import exclusive
 from ahriuwu_cli.core.report import Report
 from ahriuwu_cli.dynamics.train import DynamicsStage
 from ahriuwu_cli.evaluation.seal import seal_fault
@@ -40,7 +38,16 @@ optuna = pytest.importorskip("optuna")
 
 
 @pytest.fixture(autouse=True)
-def _quick(no_tensorboard) -> None: ...
+def _quick(no_tensorboard, monkeypatch) -> None:
+    """No estimates of memory, and no pictures where they are not what is tested: they take most of the time."""
+    monkeypatch.setattr("ahriuwu_cli.agent.scratch.check_agent_memory", lambda *arguments: None)
+    monkeypatch.setattr("ahriuwu_cli.agent.train.check_agent_memory", lambda *arguments: None)
+    monkeypatch.setattr("ahriuwu_cli.dynamics.train.check_dynamics_memory", lambda *arguments: None)
+
+
+@pytest.fixture
+def no_picture(monkeypatch) -> None:
+    monkeypatch.setattr("ahriuwu_cli.experiments.tune.command.plot_search", lambda *arguments: None)
 
 
 @pytest.fixture
@@ -52,14 +59,14 @@ def plan_file(run_dir) -> Path:
 
 
 @pytest.fixture
-def tune(plan_file) -> Callable[..., Report]:
+def tune(plan_file, no_picture) -> Callable[..., Report]:
     """Run the search in a folder beside the run's."""
     from ahriuwu_cli.experiments.tune import Request, run_tune
 
-    def call(text: str = "", **asked) -> Report:
+    def call(text: str = "", place: str = "tune", **asked) -> Report:
         if text:
             plan_file.write_text(text)
-        return run_tune(Request(config=plan_file, folder=plan_file.parents[1] / "tune", **asked))
+        return run_tune(Request(config=plan_file, folder=plan_file.parents[1] / place, **asked))
 
     return call
 
@@ -152,21 +159,26 @@ def test_more_trials_are_added_to_those_there_are(tune, steps) -> None:
     assert [fact for fact in second if fact[0] < 2] == first
 
 
-def test_processes_share_the_trials(plan_file, tmp_path) -> None:
-    folder = tmp_path / "tune"
+def test_processes_share_the_trials(tune, plan_file, capsys) -> None:
+    folder = plan_file.parents[1] / "tune"
     code = "import sys; from ahriuwu_cli.cli.main import run; sys.exit(run())"
-    words = [sys.executable, "-c", code, "tune", "-c", str(plan_file), "--dir", str(folder), "--json"]
-    text = TUNE.replace("trials = 3", "trials = 4")
-    plan_file.write_text(text)
-    processes = [subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    ends = [process.communicate(timeout=120) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], ends
-    results = json.loads((folder / "results.json").read_text())
-    assert sorted(row["trial"] for row in results["rows"]) == [0, 1, 2, 3]
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, "tune", "-c", str(plan_file), "--dir", str(folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not (folder / "trials").exists() and other.poll() is None:
+        time.sleep(0.01)
+    tune()
+    mine, (_, its) = capsys.readouterr().err, other.communicate(timeout=120)
+    assert other.returncode == 0, its
+    results = json.loads((folder / "results.json").read_text())  # whoever ended last has all of them
+    assert sorted(row["trial"] for row in results["rows"]) == [0, 1, 2]
     assert results["missing"] == 0
-    begun = [line for _, err in ends for line in err.splitlines() if line.startswith("trial") and "=" in line]
-    assert len(begun) == 4  # every trial by one of them
-    assert len({tuple(row["values"].items()) for row in results["rows"]}) == 4  # and no two drew the same
+    begun = [line for line in (mine + its).splitlines() if line.startswith("trial") and "=" in line]
+    assert len(begun) == 3  # every trial by one of them
+    assert len({tuple(row["values"].items()) for row in results["rows"]}) == 3  # and no two drew the same
 
 
 def test_a_trial_of_a_living_process_is_left_alone(tune, plan_file, stop_at, monkeypatch) -> None:
@@ -192,7 +204,7 @@ def test_a_trial_of_a_living_process_is_left_alone(tune, plan_file, stop_at, mon
     assert {row["state"] for row in report.data["rows"]} == {"done"}
 
 
-def test_a_failed_trial_is_one_of_them_and_no_end(tune, monkeypatch) -> None:
+def test_a_failed_trial_is_one_of_them_and_no_end(tune, plan_file, monkeypatch) -> None:
     original = ScratchStage.loss
 
     def broken(self: ScratchStage, step: int) -> object:
@@ -200,16 +212,16 @@ def test_a_failed_trial_is_one_of_them_and_no_end(tune, monkeypatch) -> None:
         return (loss * float("nan") if self._section.train.schedule == "wsd" else loss), metrics
 
     monkeypatch.setattr(ScratchStage, "loss", broken)
-    text = TUNE.replace("trials = 3", "trials = 5")
-    report = tune(text)
+    report = tune(TUNE.replace("trials = 3", "trials = 5"))
     states = [row["state"] for row in report.data["rows"]]
     assert states == sorted(states)  # those that are done come first
     assert set(states) == {"done", "failed"}
     for row in report.data["rows"]:
         assert (row["state"] == "failed") == (row["values"]["agent.train.schedule"] == "wsd")
     assert "none of 3 steps was finite" in report.rows[-1][-1]
-    with pytest.raises(TrainingError, match="all 2 trials have failed"):
-        tune(TUNE.replace("trials = 3", "trials = 2").replace('["constant", "wsd"]', '["wsd", "cosine"]'), overrides=[])
+    with pytest.raises(TrainingError, match="all 1 trials have failed, the last one: none of 3 steps"):
+        tune(TUNE.replace("trials = 3", "trials = 1"), "another")
+    assert (plan_file.parents[1] / "another" / "table.md").is_file()
 
 
 def test_keys_further_up_are_trained_in_the_trial(tune, plan_file, steps, tree) -> None:
@@ -233,3 +245,120 @@ def test_what_is_shared_is_made_when_it_is_not_there(tune, plan_file, steps) -> 
     assert steps == [*["dynamics"] * 3, *["agent"] * 3]
     assert (plan_file.parents[1] / "tune" / "dynamics" / "dynamics.safetensors").is_file()
     assert not (plan_file.parent / "episodes").exists()
+
+
+# ---------------------------------------------------------------- what may not be asked for
+
+
+def test_trials_of_other_settings_are_not_mixed(tune, plan_file) -> None:
+    one = TUNE.replace("trials = 3", "trials = 1")
+    tune(one)
+    for text, overrides, said in (
+        (one.replace("high = 6", "high = 8"), (), "tune.keys.agent.train.batch_size"),
+        (one + '"agent.reward_weight" = { low = 0.1, high = 1 }', (), "agent.reward_weight"),
+        (one.replace("seed = 7", "seed = 8"), (), "tune.seed 7 -> 8"),
+        (one, ("agent.train.steps=4",), "agent.train.steps 3 -> 4"),
+        (one.replace("seed = 7", 'seed = 7\nmetric = "heldout_accuracy"\nhigher = true'), (), "tune.metric"),
+    ):
+        with pytest.raises(ConfigError, match="cannot be compared") as caught:
+            tune(text, overrides=overrides)
+        assert said in caught.value.message
+        assert "--dir" in caught.value.hint
+    # what a trial does not hear of is free: where it runs, how often it is looked at, what lies further down, and the
+    # run's own values of what is searched
+    changes = ["run.name='x'", "agent.train.log_every=1", "imagine.horizon=2", "agent.train.learning_rate=0.002"]
+    tune(one, overrides=changes)
+
+
+def test_another_metric_may_judge(tune) -> None:
+    text = TUNE.replace("seed = 7", 'metric = "heldout_accuracy"\nhigher = true').replace("trials = 3", "trials = 2")
+    values = [row["value"] for row in tune(text).data["rows"]]
+    assert values == sorted(values, reverse=True)
+    with pytest.raises(ConfigError, match="no heldout_acuracy; measured: heldout_policy, ") as caught:
+        tune(text.replace("accuracy", "acuracy"), "another")
+    assert "name another metric" in caught.value.hint
+
+
+KEYS = TUNE.partition("[keys]")[0] + "[keys]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "found", "hint"),
+    [
+        (KEYS, "has no [keys]", "see examples/bricks/tune.toml"),
+        (KEYS + '"agent.train.learning_rat" = { low = 0.1, high = 0.2 }', "unknown key agent.train.learning_rat;",
+         "write agent.train.learning_rate"),
+        (KEYS + '"agent.train.learning_rate" = { low = 0.1, high = 2.0 }', "learning_rate is 2.0; expected a number",
+         "change it in"),
+        (KEYS + '"agent.train.schedule" = { choices = ["wsd", "linear"] }', 'schedule is "linear"; expected one of',
+         "change it in"),
+        (KEYS + '"agent.heads.mtp_length" = { low = 2, high = 6 }', "mtp_length 6 must be below agent.batch_length 6",
+         "change one of"),
+        (KEYS + '"agent.train.batch_size" = { low = 1.5, high = 6 }', "range of fractions; the key is an integer",
+         "give it integers"),
+        (KEYS + '"agent.train.schedule" = { low = 1, high = 6 }', "has a range; the key is one of constant",
+         "choices = [...]"),
+        (KEYS + '"agent.train.learning_rate" = { low = 0.2, high = 0.1 }', "low 0.2 must be below high 0.1", "see exa"),
+        (KEYS + '"agent.train.learning_rate" = { low = 0, high = 0.1, log = true }', "log needs a low above 0", "see"),
+        (KEYS + '"agent.train.batch_size" = { low = 2, high = 7, step = 2 }', "no whole number of steps", "see exa"),
+        (KEYS + '"agent.train.learning_rate" = { lwo = 0.2, high = 0.1 }', "unknown key lwo", "see examples"),
+        (KEYS + '"agent.train.learning_rate" = 0.1', "[keys] agent.train.learning_rate", "see examples"),
+        (KEYS + '"agent.train.schedule" = { choices = ["wsd", "wsd"] }', "expected distinct ones", "see examples"),
+        (KEYS + '"imagine.horizon" = { low = 2, high = 4 }', "does not shape the scratch", "or with --set"),
+        (KEYS + '"dynamics.train.learning_rate" = { low = 0.1, high = 0.2 }', "does not shape the scratch",
+         "stage = 'dynamics'"),
+        (KEYS + '"agent.relevant_reach" = { low = 2, high = 4 }', "which decides what is measured", "for all trials"),
+        (KEYS + '"agent.train.heldout_examples" = { low = 2, high = 4 }', "which decides what is measured", "for all"),
+        (TUNE.replace('"scratch"', '"tokenizer"'), "does not shape the tokenizer", "stage = 'agent'"),
+        (TUNE.replace('"scratch"', '"imagination"'), "stage is \"imagination\"; expected one of tokenizer", "see exa"),
+        (TUNE.replace("trials = 3", "trials = 0"), "trials is 0; expected an integer from 1", "see examples"),
+        (TUNE.replace("seed = 7", "higher = true"), "higher is for another metric", "name the metric"),
+        (TUNE.replace("seed = 7", 'metric = "loss"'), 'metric is "loss"', "see examples"),
+    ],
+)  # fmt: skip
+def test_a_plan_that_cannot_be_is_refused_before_anything_is_made(
+    plan_file, refused, monkeypatch, text: str, found: str, hint: str
+) -> None:
+    plan_file.write_text(text)
+    error, advice = refused(2, "tune", "-c", plan_file, "--dir", plan_file.parents[1] / "tune")
+    assert found in error
+    assert str(plan_file) in error
+    assert hint in advice
+
+
+def test_nothing_held_out_measures_nothing(plan_file, refused) -> None:
+    arguments = ("tune", "-c", plan_file, "--dir", plan_file.parents[1] / "tune", "-s", "agent.train.heldout_every=0")
+    error, _ = refused(2, *arguments)
+    assert "agent.train.heldout_every is 0, so that no trial would measure heldout_policy" in error
+
+
+def test_without_optuna_the_extra_is_named(plan_file, refused, monkeypatch) -> None:
+    real = builtins.__import__
+
+    def missing(name: str, *arguments, **named) -> object:
+        if name.partition(".")[0] == "optuna":
+            raise ImportError(name)
+        return real(name, *arguments, **named)
+
+    monkeypatch.setattr(builtins, "__import__", missing)
+    error, hint = refused(2, "tune", "-c", plan_file, "--dir", plan_file.parents[1] / "tune")
+    assert error == "`ahriuwu tune` needs the package 'optuna', which is not installed"
+    assert hint == "pip install 'ahriuwu[tune]'"
+
+
+def test_a_damaged_storage_is_no_fault_of_ours(tune, plan_file) -> None:
+    folder = plan_file.parents[1] / "tune"
+    folder.mkdir()
+    (folder / "trials.sqlite3").write_bytes(b"no database at all, but long enough to look like one" * 100)
+    with pytest.raises(ArtifactError, match="cannot be read as Optuna's trials"):
+        tune()
+    with pytest.raises(InputError, match="has no trials"):
+        tune(place="nowhere", table_only=True)
+
+
+def test_the_example_is_a_plan() -> None:
+    from ahriuwu_cli.experiments.tune.plan import load_plan
+
+    plan = load_plan(Path(__file__).parents[2] / "examples" / "bricks" / "tune.toml", None, ())
+    assert plan.given() is not None  # run.toml as it is can be trial 0
+    assert plan.goal.name == "heldout_policy"
