@@ -42,6 +42,9 @@ from ahriuwu_cli.latents.heldout import heldout_windows
 from ahriuwu_cli.latents.windows import LatentBatch, LatentWindows
 from ahriuwu_cli.nn.running_rms import RunningRms
 
+GOAL = replace(CLONING, others=("heldout_reward", "heldout_continue"))
+"""What says how far finetuning has come."""
+
 
 class AgentStage:
     """Finetuning of one agent."""

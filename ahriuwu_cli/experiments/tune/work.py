@@ -44,8 +44,6 @@ ROAD = ("run", "data", "tokenizer", "latents", "dynamics", "agent")
 """Sections in the order of the road: what is judged depends on its own and those before."""
 FREE = ("run.name", "run.device", "run.threads", "run.compile", "run.seed")
 """Keys that may change between calls: where it runs; trials have a seed of their own."""
-UNHEARD = (*CADENCES, "heldout_every")
-"""Settings of a training that its last measurement does not hear of."""
 SHARED: tuple[Kind, ...] = ("episodes", "packed", "dynamics")
 """What trials may share."""
 RESULT_NAME = "result.json"
@@ -125,7 +123,7 @@ def _asked(plan: Plan, base: Run) -> dict[str, Any]:
         **{
             key: value
             for key, value in config.items()
-            if key not in FREE and key.rpartition(".")[2] not in UNHEARD and not f"{key}.".startswith(searched)
+            if key not in FREE and key.rpartition(".")[2] not in CADENCES and not f"{key}.".startswith(searched)
         },
     }
 
