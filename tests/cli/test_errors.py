@@ -111,12 +111,14 @@ def test_every_command_says_that_it_was_stopped(calls, run_toml, monkeypatch, ca
     monkeypatch.setattr(sys, "argv", ["ahriuwu", *arguments])
     monkeypatch.setattr("ahriuwu_cli.cli.main.tune_process", lambda: None)
     calls.answer = lambda *_, **__: os.kill(os.getpid(), number)
-    before = signal.getsignal(signal.SIGTERM)
+    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts without it
     try:
         with pytest.raises(SystemExit) as caught:
             main()
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)
     assert caught.value.code == 130
     said, hint = capfd.readouterr().err.splitlines()
     assert said.startswith("stopped: ")
