@@ -2,9 +2,8 @@
 
 Shapes: B windows, T frames per window, N latent tokens, C channels, D model width.
 
-A relevant window holds a positive reward. Each window is drawn for a task and has that task's reward
-(latents/windows.py). A reward that comes at most `relevant_reach` blocks after a window makes it relevant too: what led
-to the reward.
+Each window is drawn for a task and has that task's reward (latents/windows.py). Which are relevant says a rule that the
+windows were opened with (relevance.py).
 """
 
 from __future__ import annotations
@@ -21,9 +20,8 @@ from ahriuwu_cli.latents.windows import LatentBatch, LatentWindows
 
 
 def draw_relevant(section: AgentSection, windows: LatentWindows, rng: np.random.Generator, count: int) -> LatentBatch:
-    """Windows to be imitated: each reaches its task's reward, with the blocks after it for multi-token targets."""
-    length, lookahead = section.batch_length, section.heads.mtp_length
-    return windows.draw(rng, count, length, lookahead=lookahead, rewarding=True, reach=section.relevant_reach)
+    """Windows to be imitated: relevant for their task, with the blocks after it for multi-token targets."""
+    return windows.draw(rng, count, section.batch_length, lookahead=section.heads.mtp_length, relevant=True)
 
 
 def draw_uniform(section: AgentSection, windows: LatentWindows, rng: np.random.Generator, count: int) -> LatentBatch:

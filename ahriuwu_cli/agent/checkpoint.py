@@ -8,25 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from ahriuwu_cli.agent.config import HeadsConfig
 from ahriuwu_cli.agent.model import AgentModel
+from ahriuwu_cli.agent.relevance import AgentData, relevance
 from ahriuwu_cli.core.artifact import Header, read_weights
 from ahriuwu_cli.core.errors import ArtifactError
 from ahriuwu_cli.core.loading import build_module, reading
 from ahriuwu_cli.dynamics.checkpoint import WorldSpecs
 from ahriuwu_cli.dynamics.config import DynamicsModelConfig, SamplerConfig
+from ahriuwu_cli.latents.rewards import Relevance
 from ahriuwu_cli.latents.tasks import REWARD
-
-
-class AgentTasks(BaseModel):
-    """The tasks in an agent's config; none in those of before there were several."""
-
-    model_config = ConfigDict(strict=True)
-
-    tasks: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -41,8 +34,16 @@ class LoadedAgent:
     @property
     def tasks(self) -> dict[str, str]:
         """The agent's tasks and what rewards them (`reward` or `event:NAME`), in the order of its task indices."""
-        named = AgentTasks.model_validate(self.header.config["agent"]).tasks
-        return {name: named.get(name, REWARD) for name in self.specs.tasks}
+        return {name: self._data.tasks.get(name, REWARD) for name in self.specs.tasks}
+
+    @property
+    def relevance(self) -> Relevance:
+        """The rule by which windows were relevant to it."""
+        return relevance(self._data)
+
+    @property
+    def _data(self) -> AgentData:
+        return AgentData.model_validate(self.header.config["agent"])
 
 
 def agent_from_header(header: Header) -> AgentModel:
@@ -65,7 +66,7 @@ def load_agent(path: Path, device: torch.device) -> LoadedAgent:
     model = build_module(path, lambda: agent_from_header(header), agent_tensors(header, tensors))
     with reading(path):
         sampler = SamplerConfig.model_validate(header.config["dynamics"]["sampler"])
-        AgentTasks.model_validate(header.config["agent"])
+        AgentData.model_validate(header.config["agent"])
     return LoadedAgent(model.requires_grad_(False).eval().to(device), sampler, WorldSpecs.of(header.specs), header)
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, field_validator
 
 from ahriuwu_cli.core.config import Section
 from ahriuwu_cli.core.training.config import TrainSettings
 from ahriuwu_cli.latents.tasks import SOURCE
+
+Rule = Literal["reward", "return"]
+"""By what a window is relevant (see latents/rewards.py)."""
 
 
 class HeadsConfig(Section):
@@ -28,14 +33,24 @@ class AgentSection(Section):
     heads: HeadsConfig = Field(default_factory=HeadsConfig)
     batch_length: int = Field(default=16, ge=2, le=8192, description="frames per example")
     relevant_fraction: float = Field(
-        default=0.5, gt=0, le=1, description="share of sequences that reach a reward; BC is learned on these"
+        default=0.5, gt=0, le=1, description="share of relevant sequences in a batch; BC is learned on these"
     )
     reward_weight: float = Field(
         default=0.1, gt=0, le=10, description="weight of the reward and continue losses; that of the policy is 1"
     )
     dynamics_weight: float = Field(default=0.1, gt=0, le=10, description="weight of the dynamics loss")
+    relevant: Rule = Field(
+        default="reward",
+        description="which sequences are relevant: those that reach more than the usual reward, or those whose rewards "
+        "add up to a higher return than most, as where rewards only punish",
+    )
+    relevant_quantile: float = Field(
+        default=0.75, ge=0.5, le=0.999, description="share of all sequences whose return a relevant one is above"
+    )
     relevant_reach: int = Field(
-        default=0, ge=0, description="a sequence also reaches a reward that comes at most this many latents later"
+        default=0,
+        ge=0,
+        description="rewards that come at most this many latents after a sequence count as reached by it",
     )
     tasks: dict[str, str] = Field(
         default_factory=dict,

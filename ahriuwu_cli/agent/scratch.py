@@ -5,7 +5,7 @@ Shapes: B windows, T frames per window, L mtp_length.
 The network is the agent's, freshly initialised; all it learns from is the policy term of [D4] Eq. 9. What only
 reads a world model (latents, reward, continue) stays as it was initialised.
 
-Decision: every window of a batch holds a reward and carries behaviour cloning. The finetuned agent clones a share of
+Decision: every window of a batch is relevant and carries behaviour cloning. The finetuned agent clones a share of
 its batch, so in equally many steps this baseline sees more actions than the agent it is compared with.
 """
 
@@ -24,11 +24,12 @@ from ahriuwu_cli.agent.config import AgentSection
 from ahriuwu_cli.agent.heldout import GOAL, HeldoutPlay
 from ahriuwu_cli.agent.model import AgentModel
 from ahriuwu_cli.agent.objective import cloning_loss
+from ahriuwu_cli.agent.relevance import opening, relevance, relevant_shares
 from ahriuwu_cli.agent.train import check_agent_memory
 from ahriuwu_cli.core.artifact import Kind
 from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.training.loop import TrainResult, train
-from ahriuwu_cli.core.training.stage import ArtifactFields, Goal, StageState
+from ahriuwu_cli.core.training.stage import ArtifactFields, Goal, Opening, StageState
 from ahriuwu_cli.dynamics.config import DynamicsSection
 from ahriuwu_cli.dynamics.shortcut_forcing import snap
 from ahriuwu_cli.dynamics.train import window_specs
@@ -66,6 +67,7 @@ class ScratchStage:
         self._rng = np.random.default_rng(seed)
         play = None if heldout is None else HeldoutPlay(section, windows, heldout, self._tau_context, heads=False)
         self._play = play
+        self._relevant = relevant_shares(windows, section.batch_length)
 
     @property
     def goal(self) -> Goal | None:
@@ -76,6 +78,10 @@ class ScratchStage:
         """See `HeldoutPlay`."""
         assert self._play is not None
         return self._play.judge(self.module)
+
+    def opening(self) -> Opening:
+        """How much of the data is relevant."""
+        return opening(self._relevant, self._section)
 
     def trained(self) -> dict[str, nn.Parameter]:
         """The policy head, and all of the transformer that an agent token reads."""
@@ -96,7 +102,7 @@ class ScratchStage:
             config=agent_config(self._section.model_dump(), sizes),
             specs=self.specs.dump(),
             parents=header.parents | {"packed": header.fingerprint},
-            info={"from_scratch": True, "heads": ["policy"]},
+            info={"from_scratch": True, "heads": ["policy"], "relevant": self._relevant},
         )
 
     def state(self) -> StageState:
@@ -135,9 +141,10 @@ def train_scratch(
         seed: seed of weights and windows.
         options: `resume` and `overwrite` of the loop.
     """
-    windows = LatentWindows(packed, "train", section.tasks)
+    rule = relevance(section)
+    windows = LatentWindows(packed, "train", section.tasks, rule)
     check_agent_memory(section, dynamics.model, window_specs(windows), runtime)
     torch.manual_seed(seed)
-    heldout = heldout_windows(packed, section.tasks) if section.train.heldout_every else None
+    heldout = heldout_windows(packed, section.tasks, rule) if section.train.heldout_every else None
     stage = ScratchStage(section, dynamics, windows, runtime, seed, heldout)
     return train(stage, section.train, runtime, folder, seed=seed, **options)

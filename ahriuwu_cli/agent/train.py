@@ -26,13 +26,14 @@ from ahriuwu_cli.agent.heldout import FinetunedJudge
 from ahriuwu_cli.agent.model import AgentModel, DistanceHead
 from ahriuwu_cli.agent.objective import alive_loss, cloning_loss, reward_loss
 from ahriuwu_cli.agent.occupancy import BucketsEver
+from ahriuwu_cli.agent.relevance import opening, relevance, relevant_shares
 from ahriuwu_cli.agent.rewards import require_reward_range
 from ahriuwu_cli.core.artifact import Kind
 from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.lineage import require_parent
 from ahriuwu_cli.core.memory import estimate_step_memory, require_memory
 from ahriuwu_cli.core.training.loop import TrainResult, train
-from ahriuwu_cli.core.training.stage import ArtifactFields, Goal, StageState
+from ahriuwu_cli.core.training.stage import ArtifactFields, Goal, Opening, StageState
 from ahriuwu_cli.dynamics.checkpoint import World, WorldSpecs, load_world
 from ahriuwu_cli.dynamics.config import DynamicsModelConfig, ObjectiveConfig
 from ahriuwu_cli.dynamics.model import Prediction
@@ -71,6 +72,7 @@ class AgentStage:
         self._buckets = BucketsEver(self.module.twohot, runtime.device)
         self._judge = None if heldout is None else FinetunedJudge(section, windows, heldout, self._tau_context)
         self._parent_flow: float | None = None
+        self._relevant = relevant_shares(windows, section.batch_length)
 
     @property
     def goal(self) -> Goal | None:
@@ -83,6 +85,10 @@ class AgentStage:
         if self._parent_flow is None:
             self._parent_flow = self._judge.flow(self._world.model)
         return {**self._judge.judge(self.module), "heldout_flow_parent": self._parent_flow}
+
+    def opening(self) -> Opening:
+        """How much of the data is relevant."""
+        return opening(self._relevant, self._section)
 
     def trained(self) -> dict[str, nn.Parameter]:
         """The heads, the task embedding and the whole transformer."""
@@ -105,6 +111,7 @@ class AgentStage:
             config=agent_config(self._section.model_dump(), parent.config),
             specs=parent.specs | {"tasks": self._windows.tasks},
             parents=data.parents | {"packed": data.fingerprint, "dynamics": parent.fingerprint},
+            info={"relevant": self._relevant},
         )
 
     def state(self) -> StageState:
@@ -241,11 +248,12 @@ def finetune_agent(
             cannot say.
     """
     world = load_world(dynamics, runtime.device)
-    windows = LatentWindows(packed, "train", section.tasks)
+    rule = relevance(section)
+    windows = LatentWindows(packed, "train", section.tasks, rule)
     require_parent(dynamics, world.header, packed, windows.header)
     require_reward_range(section.heads, windows)
     check_agent_memory(section, world.model.config, agent_specs(world, windows), runtime)
     torch.manual_seed(seed)
-    heldout = heldout_windows(packed, section.tasks) if section.train.heldout_every else None
+    heldout = heldout_windows(packed, section.tasks, rule) if section.train.heldout_every else None
     stage = AgentStage(section, world, windows, runtime, seed, heldout)
     return train(stage, section.train, runtime, folder, seed=seed, **options)

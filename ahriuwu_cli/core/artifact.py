@@ -69,6 +69,7 @@ class _KnownInfo(BaseModel):
     averaged: bool = False
     from_scratch: bool = False
     untrained: list[str] = []
+    relevant: dict[str, float] = {}
     heldout: dict[str, float] | list[str] = {}
     heldout_episodes: list[str] = []
     files: dict[str, str] = {}

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from ahriuwu_cli.agent.relevance import AgentData, in_percent, unusual
 from ahriuwu_cli.core.training.sinks import read_metrics
 from ahriuwu_cli.doctor.checks import Subject
 from ahriuwu_cli.doctor.dreams import ACTIONS, LONGER
@@ -47,6 +48,17 @@ def examine_heldout(area: Area, subject: Subject) -> None:
     if not _measured(subject):
         text = "no loss on held-out recordings is in its header: nothing shows here whether it learned"
         area.note("heldout", text, "train it again where it matters; older versions did not measure it")
+
+
+def judge_relevant(area: Area, subject: Subject) -> None:
+    """What was imitated is neither nearly all play nor next to none; older artifacts do not say."""
+    shares: Mapping[str, float] = subject.header.info.get("relevant", {})
+    for task, share in shares.items():
+        remark = unusual(task, shares, AgentData.model_validate(subject.header.config["agent"]))
+        if remark is None:
+            area.ok("relevant", f"{in_percent(share)} of the training windows, for task {task}")
+        else:
+            area.note("relevant", remark.text, remark.hint)
 
 
 def judge_policy(area: Area, subject: Subject) -> None:

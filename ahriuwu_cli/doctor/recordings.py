@@ -94,4 +94,5 @@ def _judge_content(area: Area, tally: _Tally, store: EpisodeStore, readable: int
     if tally.rewarding:
         area.ok("rewards", f"above zero somewhere in {tally.rewarding} of {readable} episodes")
     else:
-        area.note("rewards", "never above zero: behaviour cloning will not know what play is good")
+        text = "never above zero: behaviour cloning will not know what play is good"
+        area.note("rewards", text, 'set agent.relevant = "return" where rewards only punish')

@@ -15,6 +15,7 @@ from ahriuwu_cli.doctor.heads import (
     judge_course,
     judge_listening,
     judge_policy,
+    judge_relevant,
     judge_reward,
     judge_world,
 )
@@ -43,6 +44,7 @@ CHECKS: tuple[Check, ...] = (
     Check(TRAINED, "content", examine_weights),
     Check(TRAINED, "metrics", examine_metrics),
     Check(("dynamics", "agent", SCRATCH), "heldout", examine_heldout),
+    Check(("agent", SCRATCH), "relevant", judge_relevant),
     Check(("agent", SCRATCH), "policy", judge_policy),
     Check(("agent",), "reward head", judge_reward),
     Check(("agent",), "continue head", judge_continue),

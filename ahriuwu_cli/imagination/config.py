@@ -53,7 +53,10 @@ class ImagineSection(Section):
     context_length: int = Field(default=8, ge=1, le=4096, description="recorded frames before the dream starts")
     horizon: int = Field(default=16, ge=1, le=1024, description="imagined steps")
     relevant_fraction: float = Field(
-        default=0.5, ge=0, le=1, description="share of dreams that start at most a horizon before a recorded reward"
+        default=0.5,
+        ge=0,
+        le=1,
+        description="share of dreams that start at most a horizon before what makes play relevant (agent.relevant)",
     )
     sampling_steps: int = Field(default=4, ge=1, le=1024, description="Euler steps per imagined frame, K")
     updates_per_rollout: int = Field(default=1, ge=1, le=64, description="head updates on one batch of rollouts")

@@ -122,8 +122,8 @@ class ImagineStage:
         settings, guard = self._section, self._section.guard
         # [D4] Sec. 3.3: the mixture of finetuning also says where dreams start
         count, length = settings.train.batch_size, settings.context_length
-        rewarding = round(settings.relevant_fraction * count)
-        context = self._windows.draw_contexts(self._rng, count, length, rewarding=rewarding, reach=settings.horizon)
+        relevant = round(settings.relevant_fraction * count)
+        context = self._windows.draw_contexts(self._rng, count, length, num_relevant=relevant, reach=settings.horizon)
         context = context.to(self._runtime.device)
         compared = guard.disagreement_every > 0 and number % guard.disagreement_every == 0
         noise = KeptNoise(guard.disagreement_rows if compared else 0)
@@ -254,7 +254,7 @@ def train_imagination(
     """
     agent = load_agent(agent_path, runtime.device)
     require_world(agent_path, agent.header)
-    windows = LatentWindows(packed, "train", agent.tasks)
+    windows = LatentWindows(packed, "train", agent.tasks, agent.relevance)
     require_parent(agent_path, agent.header, packed, windows.header)
     check_sampling(section, agent)
     check_contexts(section, agent, windows)
@@ -265,6 +265,6 @@ def train_imagination(
         assert game is not None, "a check needs a game"
         check = GameCheck(section.check, game, agent, runtime, temperature=section.temperature, seed=seed)
     torch.manual_seed(seed)
-    heldout = heldout_windows(packed, agent.tasks) if section.train.heldout_every else None
+    heldout = heldout_windows(packed, agent.tasks, agent.relevance) if section.train.heldout_every else None
     stage = ImagineStage(section, agent, windows, runtime, seed, check, heldout)
     return train(stage, section.train, runtime, folder, seed=seed, **options)

@@ -20,7 +20,7 @@ from ahriuwu_cli.core.errors import DataError
 from ahriuwu_cli.episodes.alignment import num_whole_latents
 from ahriuwu_cli.episodes.manifest import Split
 from ahriuwu_cli.latents.manifest import PlacedEpisode, read_packed
-from ahriuwu_cli.latents.rewards import usual_reward
+from ahriuwu_cli.latents.rewards import Blocks, ByReward, Relevance, draw_start
 from ahriuwu_cli.latents.shards import BLOCK_ARRAYS, Shards
 from ahriuwu_cli.latents.tasks import REWARD, assign_tasks
 
@@ -91,6 +91,7 @@ class LatentWindows:
         folder: a packed artifact.
         split: which episodes.
         tasks: tasks and their sources (see `assign_tasks`); the store's own ones by default.
+        relevance: which windows are relevant.
 
     Raises:
         InputError, ArtifactError: the folder is missing, damaged or of another kind; also when a shard is first read.
@@ -98,7 +99,14 @@ class LatentWindows:
         DataError: the split has no episode of these tasks.
     """
 
-    def __init__(self, folder: Path, split: Split, tasks: Mapping[str, str] = MappingProxyType({})) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        split: Split,
+        tasks: Mapping[str, str] = MappingProxyType({}),
+        relevance: Relevance | None = None,
+    ) -> None:
+        self.relevance = relevance or ByReward()
         packed = read_packed(folder)
         self.header: Header = packed.header
         self.action_spec, self.frame_spec, self.latent_spec = packed.action, packed.frame, packed.latent
@@ -119,7 +127,7 @@ class LatentWindows:
             )
         self._shards = Shards(folder, packed)
         self._ends = np.cumsum([episode.num_latents for episode in self.episodes])
-        self._rewarding: dict[int, list[tuple[int, int]]] = {}
+        self._relevant: dict[int, Blocks] = {}  # by task
 
     @property
     def num_latents(self) -> int:
@@ -127,36 +135,28 @@ class LatentWindows:
         return int(self._ends[-1])
 
     def draw(
-        self,
-        rng: np.random.Generator,
-        count: int,
-        length: int,
-        *,
-        lookahead: int = 0,
-        rewarding: bool = False,
-        reach: int = 0,
+        self, rng: np.random.Generator, count: int, length: int, *, lookahead: int = 0, relevant: bool = False
     ) -> LatentBatch:
         """Random windows. Latents are equally likely to be inside one, give or take half near an episode's ends.
 
-        Tasks are equally likely among those that apply to a window's episode; of rewarding windows, among those
-        that are rewarded anywhere.
+        Tasks are equally likely among those that apply to a window's episode; of relevant windows, among those that
+        have any.
 
         Args:
             rng: the source of randomness, and all of it.
             count: B.
             length: W; episodes shorter than that are padded.
             lookahead: further blocks without latents, for multi-token targets.
-            rewarding: only windows that reach more than the usual reward of their task; all when there is none.
-            reach: blocks after a window's end within which the reward still counts as reached.
+            relevant: only windows that are relevant for their task; all when there is none.
         """
-        rewarded = [task for task in range(len(self.tasks)) if rewarding and self.rewarding_blocks(task)]
+        known = [task for task in range(len(self.tasks)) if relevant and self.relevant_blocks(task)]
         places, tasks = [], []
         for _ in range(count):
-            if rewarded:
-                task = _pick(rng, rewarded)
-                pool = self.rewarding_blocks(task)
+            if known:
+                task = _pick(rng, known)
+                pool = self.relevant_blocks(task)
                 index, block = pool[int(rng.integers(len(pool)))]
-                start = draw_start(rng, block, length, self.episodes[index].num_latents, reach)
+                start = self.relevance.start(rng, block, length, self.episodes[index].num_latents)
             else:
                 position = int(rng.integers(self.num_latents))
                 index = int(np.searchsorted(self._ends, position, side="right"))
@@ -173,48 +173,48 @@ class LatentWindows:
         count: int,
         length: int,
         *,
-        rewarding: int = 0,
+        num_relevant: int = 0,
         reach: int = 1,
         setting: str = "context_length",
     ) -> LatentBatch:
         """Random full windows (B, length) of latents after which the episode goes on: starts of dreams.
 
-        Tasks are equally likely among those that apply to a window's episode; of rewarding windows, among those that
-        are rewarded late enough.
+        Tasks are equally likely among those that apply to a window's episode; of the first ones, among those that have
+        a relevant block late enough.
 
         Args:
             rng: the source of randomness, and all of it.
             count: B.
             length: of a window.
-            rewarding: the first of these windows come at most `reach` blocks before a reward of their task; anywhere
-                when there is none.
+            num_relevant: the first of these windows come at most `reach` blocks before one that makes windows relevant
+                for their task (a reward, or where a high return begins); anywhere when there is none.
             reach: see there; at least 1.
             setting: where the length is from.
 
         Raises:
             DataError: every episode of the split is too short.
         """
-        rewarded = self._rewarded_after(length) if rewarding else {}
-        early = [self._place_before(rng, rewarded, length, reach) for _ in range(rewarding if rewarded else 0)]
+        pools = self._relevant_after(length) if num_relevant else {}
+        early = [self._place_before(rng, pools, length, reach) for _ in range(num_relevant if pools else 0)]
         places = self.draw_places(rng, count - len(early), length + 1, setting=f"{setting} + 1")
         tasks = [task for _, task in early] + [_pick(rng, self._applying[index]) for index, _ in places]
         return self.read([place for place, _ in early] + places, length, 0, tasks)
 
-    def _rewarded_after(self, length: int) -> dict[int, list[tuple[int, int]]]:
-        """By task, (episode index, block) of rewards that a full window of this length can come before."""
+    def _relevant_after(self, length: int) -> dict[int, Blocks]:
+        """By task, the relevant blocks that a full window of this length can come before."""
         found = {}
         for task in range(len(self.tasks)):
-            pool = [(i, b) for i, b in self.rewarding_blocks(task) if length <= b < self.episodes[i].num_whole]
+            pool = [(i, b) for i, b in self.relevant_blocks(task) if length <= b < self.episodes[i].num_whole]
             if pool:
                 found[task] = pool
         return found
 
     def _place_before(
-        self, rng: np.random.Generator, rewarded: Mapping[int, list[tuple[int, int]]], length: int, reach: int
+        self, rng: np.random.Generator, pools: Mapping[int, Blocks], length: int, reach: int
     ) -> tuple[tuple[int, int], int]:
-        """A window (episode index, start) that ends 1 to `reach` blocks before a reward, evenly; and the task."""
-        task = _pick(rng, list(rewarded))
-        index, block = rewarded[task][int(rng.integers(len(rewarded[task])))]
+        """A window (episode index, start) that ends 1 to `reach` blocks before one of a pool, evenly; and the task."""
+        task = _pick(rng, list(pools))
+        index, block = pools[task][int(rng.integers(len(pools[task])))]
         last = block - length
         return (index, last - int(rng.integers(min(reach, last + 1)))), task
 
@@ -243,7 +243,12 @@ class LatentWindows:
 
     def has_ends(self) -> bool:
         """True when some episode of the split ends in a terminal."""
-        return any(self._slice(episode, "terminal", 0, episode.num_latents).any() for episode in self.episodes)
+        return any(map(self.is_ended, range(len(self.episodes))))
+
+    def is_ended(self, index: int) -> bool:
+        """True when an episode ends in a terminal; the others were cut off."""
+        episode = self.episodes[index]
+        return bool(self._slice(episode, "terminal", 0, episode.num_latents).any())
 
     def tasks_of(self, index: int) -> tuple[int, ...]:
         """Tasks, by index, that apply to an episode."""
@@ -254,13 +259,11 @@ class LatentWindows:
         array, episodes = self._tasks[task].array, enumerate(self.episodes)
         return {i: self._slice(e, array, 0, e.num_latents) for i, e in episodes if task in self._applying[i]}
 
-    def rewarding_blocks(self, task: int) -> list[tuple[int, int]]:
-        """(episode index, block) of every block that arrived with more than the usual reward of a task (rewards.py)."""
-        if task not in self._rewarding:
-            rewards = self.task_rewards(task)
-            usual = usual_reward(rewards.values())
-            self._rewarding[task] = [(i, int(block)) for i in rewards for block in np.flatnonzero(rewards[i] > usual)]
-        return self._rewarding[task]
+    def relevant_blocks(self, task: int) -> Blocks:
+        """The blocks that make windows relevant for a task (see rewards.py)."""
+        if task not in self._relevant:
+            self._relevant[task] = self.relevance.blocks(self.task_rewards(task), self.is_ended)
+        return self._relevant[task]
 
     def read(
         self, places: list[tuple[int, int]], length: int, lookahead: int = 0, tasks: Sequence[int] | None = None
@@ -294,17 +297,6 @@ class LatentWindows:
     def _slice(self, episode: PackedEpisode, name: str, start: int, stop: int) -> np.ndarray:
         stop = min(stop, episode.num_latents)
         return self._shards.rows(episode.shard, name, episode.start + start, episode.start + stop)
-
-
-def draw_start(rng: np.random.Generator, block: int, length: int, num_latents: int, reach: int = 0) -> int:
-    """Start of a random window that holds `block` of an episode, or ends at most `reach` blocks before it.
-
-    Decision: starts are drawn evenly; a window that would stick out of the episode is moved inside. Windows that
-    end before the block begin at 0 at the earliest, so that a large reach does not pile them up there.
-    """
-    before = min(reach, max(0, block - length + 1))  # starts from which the window ends before the block
-    start = block - int(rng.integers(length + before))
-    return max(0, min(start, num_latents - length))
 
 
 def _pick(rng: np.random.Generator, choices: list[int]) -> int:

@@ -13,6 +13,7 @@ from ahriuwu_cli.agent.batches import draw_relevant, draw_uniform
 from ahriuwu_cli.agent.checkpoint import load_agent
 from ahriuwu_cli.agent.config import AgentSection
 from ahriuwu_cli.agent.player import load_player
+from ahriuwu_cli.agent.relevance import relevance
 from ahriuwu_cli.agent.train import AgentStage, finetune_agent, term_weights
 from ahriuwu_cli.core.artifact import read_header
 from ahriuwu_cli.core.config import validate
@@ -185,7 +186,9 @@ def test_relevant_windows_reach_their_task_s_reward(world):
         assert {int(step) for found in places for step in np.diff(found)} <= {gap}
     uniform = draw_uniform(section, windows, rng, 200)
     assert not (uniform.reward[:, :length] > 0).any(dim=1).all()
-    far = draw_relevant(world.section(relevant_reach=4), windows, rng, 200)
+    section = world.section(relevant_reach=4)
+    further = LatentWindows(world.packed, "train", TASKS, relevance(section))
+    far = draw_relevant(section, further, rng, 200)
     assert not (far.reward[:, :length] > 0).any(dim=1).all()
 
 
@@ -229,7 +232,7 @@ def test_a_file_without_sources_takes_the_reward(world, cpu_runtime, no_tensorbo
     del agent.header.config["agent"]["tasks"]
     assert agent.tasks == {"play": "reward", "idle": "reward"}
     windows = [LatentWindows(world.packed, "train", tasks) for tasks in (agent.tasks, {})]
-    batches = [each.draw(np.random.default_rng(0), 30, 4, rewarding=True) for each in windows]
+    batches = [each.draw(np.random.default_rng(0), 30, 4, relevant=True) for each in windows]
     assert all(torch.equal(value, vars(batches[1])[name]) for name, value in vars(batches[0]).items())
 
 

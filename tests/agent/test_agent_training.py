@@ -177,7 +177,7 @@ def test_a_batch_is_the_mixture_that_the_settings_ask_for(stage, monkeypatch):
     draw = stage._windows.draw
 
     def spy(rng, count, *given, **options):
-        drawn.append((count, options.get("rewarding", False)))
+        drawn.append((count, options.get("relevant", False)))
         return draw(rng, count, *given, **options)
 
     monkeypatch.setattr(stage._windows, "draw", spy)

@@ -30,7 +30,7 @@ LEARNED = {
     "heldout_flow_parent": 0.10,
     "heldout_shuffled_flow": 0.12,
 }
-JUDGES = ("heldout", "policy", "reward head", "continue head", "listens", "world", "course")
+JUDGES = ("heldout", "relevant", "policy", "reward head", "continue head", "listens", "world", "course")
 
 
 def findings(
@@ -48,7 +48,14 @@ def findings(
     facts = {"finished": True, "steps": steps, "untrained": [], **info}
     if heldout is not None:
         facts["heldout"] = heldout
-    header = Header(kind=kind, fingerprint="0" * 16, info=facts, provenance=Provenance(version="0", torch="0", date=""))
+    config = {"agent": {"relevant_reach": 4}}
+    header = Header(
+        kind=kind,
+        fingerprint="0" * 16,
+        config=config,
+        info=facts,
+        provenance=Provenance(version="0", torch="0", date=""),
+    )
     path: Path = getattr(run, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(line) + "\n" for line in curve or []]
@@ -101,6 +108,20 @@ def test_what_cannot_be_told_is_a_note(tmp_path: Path) -> None:
     always = {"heldout_reward": 2e-4, "heldout_reward_baseline": 1e-4}
     assert findings(tmp_path, LEARNED | always)["reward head"].status == "ok"
     assert findings(tmp_path, LEARNED | {"heldout_accuracy": 0.5})["accuracy"].status == "note"
+
+
+@pytest.mark.parametrize(
+    ("shares", "status", "said", "setting"),
+    [
+        ({"play": 0.3}, "ok", "30.0% of the training windows, for task play", ""),
+        ({"play": 0.0}, "note", "no window is relevant", "agent.relevant = "),
+        ({"play": 0.99}, "note", "99.0% of the windows", "lower agent.relevant_reach"),
+    ],
+)
+def test_how_much_was_relevant(tmp_path: Path, shares: dict[str, float], status: str, said: str, setting: str) -> None:
+    found = findings(tmp_path, LEARNED, name="scratch", relevant=shares)["relevant"]
+    assert found.status == status and said in found.found and setting in found.hint
+    assert "relevant" not in findings(tmp_path, LEARNED, name="scratch")
 
 
 @pytest.mark.parametrize(

@@ -335,7 +335,7 @@ def test_dreams_start_before_recorded_rewards_as_often_as_configured(
     read = windows.read
     monkeypatch.setattr(windows, "read", lambda places, *rest: (starts.extend(places), read(places, *rest))[1])
     stage.loss(0)
-    rewards, length = set(windows.rewarding_blocks(0)), settings.context_length
+    rewards, length = set(windows.relevant_blocks(0)), settings.context_length
     before = [any((i, start + length + k) in rewards for k in range(settings.horizon)) for i, start in starts]
     count = settings.train.batch_size
     assert len(before) == count

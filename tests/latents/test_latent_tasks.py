@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from ahriuwu_cli.core.errors import ConfigError, DataError
 from ahriuwu_cli.episodes.store import EpisodeStore
+from ahriuwu_cli.latents.rewards import ByReward, draw_start
 from ahriuwu_cli.latents.tasks import Task, assign_tasks
-from ahriuwu_cli.latents.windows import LatentWindows, draw_start
+from ahriuwu_cli.latents.windows import LatentWindows
 
 CLIMB, SWIM = "climb", "swim"  # the tasks of the hand-made store
 BOTH = {"wet": "event:splash", SWIM: "reward"}
@@ -139,16 +140,16 @@ def test_packing_without_events_leaves_no_trace(recorded, by_hand):
 @pytest.mark.parametrize("length", [1, 3])
 def test_relevant_windows_reach_the_reward_of_their_own_task(windows, length):
     """[D4] Sec. 3.3: a task evenly among those that are rewarded, then a window that reaches its reward."""
-    batch = windows.draw(np.random.default_rng(0), 600, length, rewarding=True)
+    batch = windows.draw(np.random.default_rng(0), 600, length, relevant=True)
     assert (batch.reward[:, :length] > 0).any(dim=1).all()
     assert batch.task.float().mean() == pytest.approx(0.5, abs=0.08)
-    found = windows.rewarding_blocks(0), windows.rewarding_blocks(1)
+    found = windows.relevant_blocks(0), windows.relevant_blocks(1)
     assert len(found[0]) != len(found[1]) > 0  # evenly, though one is rewarded more often
 
 
 def test_a_task_that_is_never_rewarded_is_not_drawn_as_relevant(windows, monkeypatch):
-    monkeypatch.setattr(windows, "_rewarding", {1: []})
-    assert windows.draw(np.random.default_rng(0), 50, 3, rewarding=True).task.tolist() == [0] * 50
+    monkeypatch.setattr(windows, "_relevant", {1: []})
+    assert windows.draw(np.random.default_rng(0), 50, 3, relevant=True).task.tolist() == [0] * 50
 
 
 def test_uniform_windows_have_tasks_that_apply(windows, truth, monkeypatch):
@@ -193,9 +194,9 @@ def plain_draw(windows: LatentWindows, rng, count: int, length: int, pool: list)
 
 
 @pytest.mark.parametrize("tasks", [{}, {"play": "reward"}, {"any": "event:bounce"}])
-@pytest.mark.parametrize("rewarding", [False, True])
+@pytest.mark.parametrize("relevant", [False, True])
 @pytest.mark.parametrize("length", [1, 6, 40])
-def test_one_task_draws_as_if_there_were_none(recorded, monkeypatch, tasks, rewarding, length):
+def test_one_task_draws_as_if_there_were_none(recorded, monkeypatch, tasks, relevant, length):
     """Same windows from the same numbers, and the same numbers left over afterwards."""
     windows = LatentWindows(recorded.packed, "train", tasks)
     column = "events.bounce" if "any" in tasks else "reward"
@@ -206,8 +207,8 @@ def test_one_task_draws_as_if_there_were_none(recorded, monkeypatch, tasks, rewa
     ]
     assert pool
     mine, theirs = np.random.default_rng(7), np.random.default_rng(7)
-    found = drawn(windows, monkeypatch, mine, 60, length, lookahead=2, rewarding=rewarding)
-    assert found == [(*place, 0) for place in plain_draw(windows, theirs, 60, length, pool if rewarding else [])]
+    found = drawn(windows, monkeypatch, mine, 60, length, lookahead=2, relevant=relevant)
+    assert found == [(*place, 0) for place in plain_draw(windows, theirs, 60, length, pool if relevant else [])]
     assert mine.bit_generator.state == theirs.bit_generator.state
     length = min(length, 5)
     contexts = windows.draw_contexts(mine, 20, length)
@@ -259,12 +260,12 @@ def test_a_large_reach_does_not_pile_windows_up_at_the_beginning():
 
 def test_reach_lets_windows_before_the_reward_in(recorded):
     """Pitfall 35: where rewards are rarer than windows are long, what leads to them is learned from too."""
-    windows = LatentWindows(recorded.packed, "train")
-    near = windows.draw(np.random.default_rng(0), 300, 4, rewarding=True)
-    far = windows.draw(np.random.default_rng(0), 300, 4, rewarding=True, reach=5)
+    windows, further = (LatentWindows(recorded.packed, "train", relevance=ByReward(reach)) for reach in (0, 5))
+    near = windows.draw(np.random.default_rng(0), 300, 4, relevant=True)
+    far = further.draw(np.random.default_rng(0), 300, 4, relevant=True)
     assert (near.reward > 0).any(dim=1).all()
     assert 0.2 < (far.reward > 0).any(dim=1).float().mean() < 0.9
-    ahead = windows.draw(np.random.default_rng(0), 300, 4, lookahead=5, rewarding=True, reach=5)
+    ahead = further.draw(np.random.default_rng(0), 300, 4, lookahead=5, relevant=True)
     assert (ahead.reward > 0).any(dim=1).all()
-    uniform = [windows.draw(np.random.default_rng(1), 40, 4, reach=reach) for reach in (0, 5)]
+    uniform = [each.draw(np.random.default_rng(1), 40, 4) for each in (windows, further)]
     assert torch.equal(uniform[0].latents, uniform[1].latents)

@@ -211,18 +211,18 @@ def test_episodes_that_are_only_cut_have_no_ends(windows, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("length", [1, 3, 20])
-def test_rewarding_windows_hold_a_positive_reward(windows, places, length: int) -> None:
+def test_relevant_windows_hold_a_positive_reward(windows, places, length: int) -> None:
     source = windows["train"]
-    batch = source.draw(np.random.default_rng(0), 200, length, lookahead=2, rewarding=True)
+    batch = source.draw(np.random.default_rng(0), 200, length, lookahead=2, relevant=True)
     assert (batch.reward[:, :length] > 0).any(dim=1).all()
     plain = source.draw(np.random.default_rng(0), 200, 1)
     assert not (plain.reward > 0).any(dim=1).all()
     if length == 1:
-        found = set(places("train", "draw", np.random.default_rng(0), 500, 1, rewarding=True))
-        assert found == {place for task in range(2) for place in source.rewarding_blocks(task)}
+        found = set(places("train", "draw", np.random.default_rng(0), 500, 1, relevant=True))
+        assert found == {place for task in range(2) for place in source.relevant_blocks(task)}
 
 
-def test_rewarding_blocks_by_hand(windows, truth) -> None:
+def test_relevant_blocks_by_hand(windows, truth) -> None:
     source = windows["train"]
     for task in range(2):
         expected = [
@@ -231,14 +231,14 @@ def test_rewarding_blocks_by_hand(windows, truth) -> None:
             for frame in range(episode.num_latents)
             if truth[episode.id]["reward"][frame] > 0 and truth[episode.id]["task"] == task
         ]
-        assert source.rewarding_blocks(task) == expected
+        assert source.relevant_blocks(task) == expected
         assert expected
 
 
 def test_without_rewards_any_window_is_drawn(windows, monkeypatch: pytest.MonkeyPatch) -> None:
     source = windows["train"]
-    monkeypatch.setattr(source, "_rewarding", {0: [], 1: []})
-    pair = [source.draw(np.random.default_rng(1), 20, 3, rewarding=flag) for flag in (True, False)]
+    monkeypatch.setattr(source, "_relevant", {0: [], 1: []})
+    pair = [source.draw(np.random.default_rng(1), 20, 3, relevant=flag) for flag in (True, False)]
     assert torch.equal(pair[0].latents, pair[1].latents)
 
 
@@ -265,11 +265,11 @@ def test_contexts_end_before_the_last_frame(windows, places) -> None:
 
 
 @pytest.mark.parametrize(("length", "reach"), [(4, 1), (2, 5), (1, 100)])
-def test_rewarding_contexts_come_before_a_reward(windows, places, length: int, reach: int) -> None:
+def test_relevant_contexts_come_before_a_reward(windows, places, length: int, reach: int) -> None:
     source = windows["train"]
-    rewards = {place for task in range(len(source.tasks)) for place in source.rewarding_blocks(task)}
+    rewards = {place for task in range(len(source.tasks)) for place in source.relevant_blocks(task)}
     assert rewards
-    found = places("train", "draw_contexts", np.random.default_rng(0), 400, length, rewarding=300, reach=reach)
+    found = places("train", "draw_contexts", np.random.default_rng(0), 400, length, num_relevant=300, reach=reach)
     ahead = [
         any((index, start + length + step) in rewards for step in range(reach)) and start >= 0 for index, start in found
     ]
@@ -277,13 +277,13 @@ def test_rewarding_contexts_come_before_a_reward(windows, places, length: int, r
     assert not all(ahead[300:]) or reach == 100
     first = {next(step for step in range(reach) if (i, start + length + step) in rewards) for i, start in found[:300]}
     assert first == {0} if reach == 1 else len(first) > 1
-    assert source.draw_contexts(np.random.default_rng(0), 50, length, rewarding=50, reach=reach).valid.all()
+    assert source.draw_contexts(np.random.default_rng(0), 50, length, num_relevant=50, reach=reach).valid.all()
 
 
 def test_contexts_are_from_anywhere_where_no_reward_can_be_reached(windows, monkeypatch) -> None:
     source = windows["train"]
-    monkeypatch.setattr(source, "rewarding_blocks", lambda task: [])
-    plain, mixed = (source.draw_contexts(np.random.default_rng(0), 9, 4, rewarding=count) for count in (0, 5))
+    monkeypatch.setattr(source, "relevant_blocks", lambda task: [])
+    plain, mixed = (source.draw_contexts(np.random.default_rng(0), 9, 4, num_relevant=count) for count in (0, 5))
     assert torch.equal(plain.latents, mixed.latents)
 
 

@@ -20,7 +20,15 @@ from ahriuwu_cli.core.training.recompute import learning_parts
 from ahriuwu_cli.core.training.schedule import learning_rate
 from ahriuwu_cli.core.training.session import Session
 from ahriuwu_cli.core.training.sinks import Sinks, last_metrics
-from ahriuwu_cli.core.training.stage import ArtifactFields, HeldoutStage, Stage, StageState, moved, seed_everything
+from ahriuwu_cli.core.training.stage import (
+    ArtifactFields,
+    HeldoutStage,
+    OpeningStage,
+    Stage,
+    StageState,
+    moved,
+    seed_everything,
+)
 from ahriuwu_cli.core.training.state import load_state
 from ahriuwu_cli.core.training.step import take_step
 
@@ -149,12 +157,18 @@ def _finished(files: RunFiles, session: Session) -> TrainResult | None:
 
 
 def _prepare(session: Session, sinks: Sinks) -> None:
-    """Compile when asked to, tell the stage its plan, and warn of settings that this stage has no use for."""
-    settings = session.settings
-    if settings.heldout_every and isinstance(session.stage, HeldoutStage) and session.stage.goal is None:
+    """Say what the data is like and which settings have no effect; tell the stage the plan; compile if asked to."""
+    settings, stage = session.settings, session.stage
+    if isinstance(stage, OpeningStage) and not session.step:
+        opening = stage.opening()
+        for line in opening.lines:
+            sinks.say(line)
+        for text in opening.warnings:
+            sinks.warn(session.step, text)
+    if settings.heldout_every and isinstance(stage, HeldoutStage) and stage.goal is None:
         idle = "; train.patience and train.keep have no effect" if settings.patience or settings.keep == "best" else ""
         sinks.warn(session.step, f"nothing is held out that this stage could be judged on{idle}", keep=False)
-    if settings.recompute and not learning_parts(session.stage.module):
+    if settings.recompute and not learning_parts(stage.module):
         text = "train.recompute has no effect: nothing that learns here can be computed again"
         sinks.warn(session.step, text, keep=session.step == 0)
     if settings.optimizer == "muon" and not session.optimizer.uses_muon:

@@ -50,7 +50,11 @@ class ProgressDisplay:
         self._total = total
         if self._bar is not None:
             self._bar.update(self._task, total=total)
-        self._say(f"{self._name}: {why}")
+        self.say(why)
+
+    def say(self, text: str) -> None:
+        """Print a line above the bar."""
+        self._print(f"{self._name}: {text}")
 
     def measured(self, loss: float) -> None:
         """Take the averaged loss of a log point."""
@@ -78,7 +82,9 @@ class ProgressDisplay:
         self._printed = time.monotonic()
         speed = self._speed()
         left = timedelta(seconds=round((self._total - self._step) / speed)) if speed > 0 else "-"
-        self._say(f"{self._name}: step {self._step}/{self._total}  loss {self._loss}  {speed:.3g} steps/s  left {left}")
+        self._print(
+            f"{self._name}: step {self._step}/{self._total}  loss {self._loss}  {speed:.3g} steps/s  left {left}"
+        )
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -171,6 +171,10 @@ class Sinks:
         """Show that `step` steps are done."""
         self._progress.update(step)
 
+    def say(self, text: str) -> None:
+        """Show a line."""
+        self._progress.say(text)
+
     def plan(self, total: int, why: str) -> None:
         """Show that there will be `total` steps, and why."""
         self._progress.plan(total, why)

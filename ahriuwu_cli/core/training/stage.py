@@ -127,6 +127,23 @@ class HeldoutStage(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Opening:
+    """What a stage says of its data before the first step: lines to be shown, and warnings."""
+
+    lines: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class OpeningStage(Protocol):
+    """A stage that has looked at its data and has something to say of it."""
+
+    def opening(self) -> Opening:
+        """Asked once, when a training begins."""
+        ...
+
+
 @runtime_checkable
 class PlannedStage(Protocol):
     """A stage that does something at the end of its training, and so must know where that is."""

@@ -45,8 +45,8 @@ class Searched:
 
 # Decision: an agent's search may train tokenizer and dynamics anew, since its metric is the likelihood of the same
 # actions whatever latents it sees; one of the dynamics may train no tokenizer: its metric is in units of the latents.
-_AGENTS = ("agent.batch_length", "agent.heads.mtp_length", "agent.heads.action_bins", "agent.relevant_reach",
-           "agent.tasks")  # fmt: skip
+_AGENTS = ("agent.batch_length", "agent.heads.mtp_length", "agent.heads.action_bins", "agent.relevant",
+           "agent.relevant_quantile", "agent.relevant_reach", "agent.tasks")  # fmt: skip
 STAGES: dict[StageName, Searched] = {
     "tokenizer": Searched(
         RECONSTRUCTION, "tokenizer", ("tokenizer.",), ("tokenizer.clip_length", "tokenizer.loss.ignored_regions")
