@@ -49,6 +49,7 @@ def learns_from_scratch(name: str) -> bool:
 class ScratchStage:
     """Cloning of one agent from freshly initialised weights."""
 
+    losses = ("policy_loss",)
     kind: Kind = "agent"
 
     def __init__(

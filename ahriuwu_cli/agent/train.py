@@ -50,6 +50,7 @@ GOAL = replace(CLONING, others=("heldout_reward", "heldout_continue"))
 class AgentStage:
     """Finetuning of one agent."""
 
+    losses = ("policy_loss", "reward_loss", "continue_loss", "flow")
     kind: Kind = "agent"
 
     def __init__(

@@ -49,6 +49,8 @@ class TrainingWork:
 class GivenStage:
     """A training stage without recordings behind it: every step has the same batch."""
 
+    losses: tuple[str, ...] = ()
+
     def __init__(self, work: TrainingWork, device: torch.device) -> None:
         self.kind, self.module = work.kind, work.build().to(device)
         self._loss = work.loss(self.module, device)

@@ -70,6 +70,7 @@ class _KnownInfo(BaseModel):
     from_scratch: bool = False
     untrained: list[str] = []
     relevant: dict[str, float] = {}
+    trend: dict[str, dict[str, float]] = {}
     heldout: dict[str, float] | list[str] = {}
     heldout_episodes: list[str] = []
     files: dict[str, str] = {}

@@ -1,8 +1,8 @@
 """Pitfalls 36, 39, 40: heads and worlds against guesses that look at nothing, by losses on held-out recordings.
 
-Trainings measure these (`heldout_...` in metrics.jsonl, and what the kept weights reached in the artifact),
-each beside its trivial guess on the same examples. A loss that is not below that of a constant guess comes from a head
-that is blind, however smoothly it fell. Losses are in nats, those of worlds mean squared errors.
+Trainings measure these (`heldout` in the artifact's header), each beside its trivial guess on the same examples. A loss
+that is not below that of a constant guess comes from a head that is blind, however smoothly it fell. Losses are in
+nats, those of worlds mean squared errors.
 """
 
 from __future__ import annotations
@@ -12,12 +12,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ahriuwu_cli.agent.relevance import AgentData, in_percent, unusual
-from ahriuwu_cli.core.training.sinks import read_metrics
 from ahriuwu_cli.doctor.checks import Subject
 from ahriuwu_cli.doctor.dreams import ACTIONS, LONGER
 from ahriuwu_cli.doctor.evidence import is_trained
 from ahriuwu_cli.doctor.findings import Area
-from ahriuwu_cli.doctor.metrics import SECTIONS
 
 MIN_GAIN = 0.02
 """Share of the trivial guess's loss that a head must be below it."""
@@ -29,18 +27,6 @@ HARMED = 1.58
 """From this many times on (2 dB) it is a problem: 1.37 on the built-in game, where imagination gained all the same."""
 DEAF = 1.01
 """How many times as large an error with other windows' actions is at least, where a world listens."""
-FALLING = 0.02
-"""A loss that falls by a larger share in a tenth of the training had not come to its end."""
-RISEN = 1.05
-"""A loss this many times as large as its least one was better before."""
-
-CURVES: dict[str, tuple[str, ...]] = {
-    "tokenizer": ("heldout_mse",),
-    "dynamics": ("heldout_flow",),
-    "agent": ("heldout_policy", "heldout_reward", "heldout_continue"),
-    "scratch": ("heldout_policy",),
-}
-"""Losses whose course is looked at, by area."""
 
 
 def examine_heldout(area: Area, subject: Subject) -> None:
@@ -153,31 +139,6 @@ def judge_world(area: Area, subject: Subject) -> None:
         area.note("world", text, LONGER["agent"])
     else:
         area.ok("world", text)
-
-
-# ---------------------------------------------------------------- how it ended
-
-
-def judge_course(area: Area, subject: Subject) -> None:
-    """A loss that still fell at the last step, or that had risen again."""
-    points = [line for line in read_metrics(subject.files.metrics) if "warning" not in line]
-    steps = int(subject.header.info.get("steps", 0))
-    section = f"{SECTIONS.get(subject.header.kind, subject.header.kind)}.train"
-    for name in CURVES.get(subject.name, ()):
-        curve = [(point["step"], float(point[name])) for point in points if _is_number(point.get(name))]
-        if len(curve) < 2:
-            continue
-        (before, earlier), (last, latest) = curve[-2:]
-        least = min(curve, key=lambda point: point[1])
-        fall = (earlier - latest) / max(earlier, 1e-12) * 0.1 * steps / max(1, last - before)
-        if least[0] == last and fall > FALLING:
-            text = f"{name} still fell at the last step: {earlier:.3g} at step {before}, {latest:.3g} at step {last}"
-            area.note("course", text, f"raise {section}.steps")
-        elif latest > RISEN * least[1] and "kept_step" not in subject.header.info:
-            text = f"{name} was {least[1]:.3g} at step {least[0]} and is {latest:.3g} at the last"
-            area.note("course", text, f"lower {section}.steps, or record more episodes (data.episodes)")
-        else:
-            area.ok("course", f"{name} {latest:.3g} at step {last}, {earlier:.3g} at step {before}")
 
 
 def _measured(subject: Subject) -> Mapping[str, float]:

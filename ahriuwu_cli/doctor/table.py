@@ -8,11 +8,11 @@ from __future__ import annotations
 from ahriuwu_cli.doctor.blocks import examine_blocks
 from ahriuwu_cli.doctor.checks import Check
 from ahriuwu_cli.doctor.counts import examine_counts, examine_split, examine_tokenizer_split
+from ahriuwu_cli.doctor.course import judge_course
 from ahriuwu_cli.doctor.encodings import examine_latents, examine_packed
 from ahriuwu_cli.doctor.heads import (
     examine_heldout,
     judge_continue,
-    judge_course,
     judge_listening,
     judge_policy,
     judge_relevant,

@@ -103,6 +103,7 @@ def draw_inputs(model: DynamicsModel, batch: LatentBatch, objective: ObjectiveCo
 class DynamicsStage:
     """Training of the dynamics alone."""
 
+    losses = ("flow",)
     kind: Kind = "dynamics"
 
     def __init__(self, section: DynamicsSection, packed: Path, runtime: Runtime, seed: int) -> None:

@@ -42,6 +42,7 @@ class ImagineStage:
     """Training of the policy and value heads of one agent inside its dream; with `transformer` of all of it."""
 
     kind: Kind = "imagination"
+    losses: tuple[str, ...] = ()  # of what is learned in dreams only returns tell, see `goal`
 
     def __init__(
         self,

@@ -66,6 +66,7 @@ class FrameClips:
 class TokenizerStage:
     """Reconstruction training of one tokenizer."""
 
+    losses = ("mse",)
     kind: Kind = "tokenizer"
 
     def __init__(self, section: TokenizerSection, episodes: Path, runtime: Runtime, seed: int) -> None:

@@ -44,6 +44,7 @@ class ToyStage:
     """Draws from its own generator, from torch's, NumPy's and Python's; keeps a running RMS."""
 
     kind = "dynamics"
+    losses = ("error",)
 
     def __init__(
         self,

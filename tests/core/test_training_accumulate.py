@@ -21,6 +21,7 @@ class Regression:
     """Least squares on 24 given rows a step, taken `rows` at a time: the loss is the same whoever cuts them."""
 
     kind = "dynamics"
+    losses = ("error",)
 
     def __init__(self, rows: int) -> None:
         torch.manual_seed(1)

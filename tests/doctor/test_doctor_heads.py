@@ -1,8 +1,7 @@
-"""What the doctor says of losses on held-out recordings: blind heads, a clueless policy, a world that was harmed."""
+"""What the doctor says of losses: blind heads, a clueless policy, a world that was harmed, how each ended."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,6 @@ def findings(
     *,
     name: str = "agent",
     steps: int = 700,
-    curve: list[dict[str, float]] | None = None,
     **info: Any,
 ) -> dict[str, Finding]:
     """What the judging rows say of an artifact with such a header and metrics, by check."""
@@ -57,9 +55,6 @@ def findings(
         provenance=Provenance(version="0", torch="0", date=""),
     )
     path: Path = getattr(run, name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(line) + "\n" for line in curve or []]
-    (path.parent / "metrics.jsonl").write_text("".join(lines), encoding="utf-8")
     area = Area(name, "remedy")
     table = [check for check in CHECKS if check.name in JUDGES]
     run_checks(area, Subject(run, name, path, header, {}, None), table)
@@ -67,9 +62,9 @@ def findings(
 
 
 def test_what_has_learned_is_fine(tmp_path: Path) -> None:
-    found = findings(tmp_path, LEARNED)
+    found = findings(tmp_path, LEARNED, trend={"heldout_policy": trend(-0.01)})
     assert {check: finding.status for check, finding in found.items()} == dict.fromkeys(
-        ("policy", "reward head", "continue head", "listens", "world"), "ok"
+        ("policy", "reward head", "continue head", "listens", "world", "course"), "ok"
     )
 
 
@@ -98,7 +93,7 @@ def test_what_is_no_better_than_nothing(
 
 def test_what_cannot_be_told_is_a_note(tmp_path: Path) -> None:
     assert findings(tmp_path, None)["heldout"].status == "note"  # an older artifact
-    assert findings(tmp_path, None).keys() == {"heldout"}
+    assert findings(tmp_path, None).keys() == {"heldout", "course"}
     unending = findings(tmp_path, LEARNED | {"heldout_end_share": 0.0, "heldout_continue": 0.06})["continue head"]
     assert unending.status == "note" and "data.max_episode_steps" in unending.hint
     random = findings(tmp_path, LEARNED | {"heldout_policy": 1.097, "heldout_policy_marginal": 1.098})["policy"]
@@ -124,21 +119,49 @@ def test_how_much_was_relevant(tmp_path: Path, shares: dict[str, float], status:
     assert "relevant" not in findings(tmp_path, LEARNED, name="scratch")
 
 
+# ---------------------------------------------------------------- how they ended
+
+
+def trend(change: float, error: float = 0.0, last: float = 0.8, best: float = 0.8) -> dict[str, float]:
+    """Of a training of 700 steps whose decay began at 490."""
+    return {"change": change, "error": error, "from": 350, "to": 490, "last": last, "best": best, "best_step": 500}
+
+
 @pytest.mark.parametrize(
-    ("losses", "status", "said"),
+    ("given", "status", "said"),
     [
-        ((2.0, 1.0, 0.8), "note", "still fell at the last step: 1 at step 600, 0.8 at step 700"),
-        ((2.0, 1.0, 0.999), "ok", "heldout_policy 0.999 at step 700"),
-        ((2.0, 1.0, 1.2), "note", "heldout_policy was 1 at step 600 and is 1.2 at the last"),
+        (
+            trend(-0.1),
+            "note",
+            "heldout_policy still fell by 10.0% from step 350 to step 490, where the decay began; 0.8",
+        ),
+        (trend(-0.03), "ok", "heldout_policy 0.8 at the end; -3.0% from step 350"),
+        (trend(-0.1, error=0.06), "ok", "-10.0%"),  # noise
+        (trend(0.02), "ok", "+2.0%"),
+        (trend(0.1, last=1.2), "note", "heldout_policy was 0.8 at step 500 and is 1.2 at the end"),
     ],
 )
-def test_how_a_loss_ended(tmp_path: Path, losses: tuple[float, ...], status: str, said: str) -> None:
-    curve = [{"step": step, "heldout_policy": loss} for step, loss in zip((100, 600, 700), losses, strict=True)]
-    found = findings(tmp_path, LEARNED, name="scratch", curve=curve)["course"]
-    assert found.status == status and said in found.found
-    assert status == "ok" or "agent.train.steps" in found.hint
-    kept = findings(tmp_path, LEARNED, name="scratch", curve=curve, kept_step=600)["course"]
+def test_how_a_loss_ended(tmp_path: Path, given: dict[str, float], status: str, said: str) -> None:
+    found = findings(tmp_path, LEARNED, name="scratch", trend={"heldout_policy": given, "policy_loss": trend(-0.5)})
+    assert found["course"].status == status and said in found["course"].found
+    assert status == "ok" or "agent.train.steps" in found["course"].hint
+    kept = findings(tmp_path, LEARNED, name="scratch", trend={"heldout_policy": given}, kept_step=500)["course"]
     assert kept.status == ("note" if "still" in said else "ok")  # what rose again was not kept
+
+
+def test_losses_of_training_are_judged_where_nothing_was_held_out(tmp_path: Path) -> None:
+    found = findings(tmp_path, None, name="scratch", trend={"policy_loss": trend(-0.1, last=2.0)})["course"]
+    assert (found.status, found.found.split()[0]) == ("note", "policy_loss")
+    found = findings(tmp_path, None, name="scratch", trend={"policy_loss": trend(0.0, last=2.0)})["course"]
+    assert found.status == "ok"  # of its noise nothing is to be said
+
+
+def test_a_course_that_is_not_known_is_said_to_be(tmp_path: Path) -> None:
+    older = findings(tmp_path, LEARNED, name="scratch")["course"]
+    assert older.status == "note" and "cannot be judged" in older.found and older.hint
+    short = findings(tmp_path, LEARNED, name="scratch", trend={})["course"]
+    assert short.status == "note" and "too few measurements" in short.found
+    assert "course" not in findings(tmp_path, LEARNED, name="scratch", finished=False)
 
 
 def test_a_blind_head_is_a_problem_of_the_run(run: Run, doctor: Any, sign: Any, keep_until: Any) -> None:

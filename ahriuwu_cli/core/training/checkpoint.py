@@ -60,6 +60,7 @@ class Checkpoints:
             info["kept_step"] = session.course.kept.step
         if finished:
             info["stopped"] = session.course.stopped(session.settings)
+            info["trend"] = session.trends()
         try:
             return write_weights(
                 self._files.weights,

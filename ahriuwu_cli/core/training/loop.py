@@ -212,6 +212,7 @@ def _run(session: Session, saved: Checkpoints, sinks: Sinks, stop: StopRequest) 
         measured = session.measured()
         if ending or checkpoint or measured or session.step % settings.log_every == 0:
             metrics = sinks.log(session.step, rate, session.bad_steps, measured)
+            session.follow(metrics)
             sinks.warn(session.step, watch.metrics(session.step, metrics))
         if too_bad:
             _give_up(saved, session, outcome.fault)

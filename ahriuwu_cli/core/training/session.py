@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -18,6 +19,7 @@ from ahriuwu_cli.core.training.optimizer import Optimizer, hidden_matrices
 from ahriuwu_cli.core.training.recompute import learning_parts, set_recompute
 from ahriuwu_cli.core.training.sinks import Means
 from ahriuwu_cli.core.training.stage import HeldoutStage, PlannedStage, Stage, StageState
+from ahriuwu_cli.core.training.trend import Curve, followed, trends
 from ahriuwu_cli.core.training.watch import Watch
 
 
@@ -31,6 +33,7 @@ class Session:
         bad_in_a_row: of these, the last ones without a good step after them.
         evaluation: the last measurement on held-out data.
         course: what the measurements have come to.
+        curves: how the losses have gone, by metric.
         kept: the result as it was at the best of them, on the CPU; None without `keep = "best"`, or before the first.
         means: metrics since the last log point.
         watch: what has been seen of the diseases it knows.
@@ -48,6 +51,7 @@ class Session:
     bad_in_a_row: int = 0
     evaluation: Evaluation = field(default_factory=Evaluation)
     course: Course = field(default_factory=Course)
+    curves: dict[str, Curve] = field(default_factory=dict)
     kept: dict[str, Tensor] | None = None
     means: Means = field(init=False, default_factory=Means)
     watch: Watch = field(init=False)
@@ -95,6 +99,18 @@ class Session:
         if self.settings.keep == "best" and self.course.kept.step == self.step:
             self.kept = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self._current().items()}
         return self.total != before
+
+    def follow(self, metrics: Mapping[str, float]) -> None:
+        """Take in the metrics of a log point, those measured on held-out data included."""
+        stage = self.stage
+        goal = stage.goal if isinstance(stage, HeldoutStage) else None
+        judged = () if goal is None else goal.names()
+        higher = judged if goal is not None and goal.higher else ()
+        self.curves = followed(self.curves, self.step, metrics, (*stage.losses, *judged), higher)
+
+    def trends(self) -> dict[str, dict[str, float]]:
+        """How the losses went near the end (see trend.py)."""
+        return trends(self.curves, self.step, self.total, self.settings)
 
     def result(self) -> dict[str, Tensor]:
         """The tensors that the artifact holds: those that were kept, else the averaged ones where there is an average.

@@ -53,6 +53,11 @@ class Stage(Protocol):
         """The module whose state dict is stored."""
         ...
 
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """Metrics of a step whose fall shows that it learns: not those over their own running average."""
+        ...
+
     def trained(self) -> dict[str, nn.Parameter]:
         """Declare what learns, by name; the loop freezes all other parameters of the module."""
         ...

@@ -27,6 +27,7 @@ from ahriuwu_cli.core.training.optimizer import SLOTS
 from ahriuwu_cli.core.training.session import Session
 from ahriuwu_cli.core.training.stage import StageState
 from ahriuwu_cli.core.training.surroundings import compare_surroundings, surroundings
+from ahriuwu_cli.core.training.trend import Curve
 
 # what may change at a resume
 FREE_SETTINGS = frozenset({"steps", "log_every", "checkpoint_every", "heldout_every", "max_bad_steps", "recompute"})
@@ -41,6 +42,7 @@ class StateInfo(Section):
     bad_in_a_row: int = Field(default=0, ge=0)
     evaluation: Evaluation = Field(default_factory=Evaluation)
     course: Course = Field(default_factory=Course)
+    curves: dict[str, Curve] = Field(default_factory=dict)
     averaged_steps: int = Field(ge=0)
     seed: int
     settings: dict[str, Any]
@@ -78,6 +80,7 @@ def save_state(path: Path, session: Session) -> Header:
         bad_in_a_row=session.bad_in_a_row,
         evaluation=session.evaluation,
         course=session.course,
+        curves=session.curves,
         averaged_steps=0 if session.average is None else session.average.updates,
         seed=session.seed,
         settings=session.settings.model_dump(mode="json"),
@@ -136,6 +139,7 @@ def load_state(path: Path, session: Session) -> str | None:
             session.watch.load_state(info.watch)
         session.step, session.bad_steps, session.bad_in_a_row = info.step, info.bad_steps, info.bad_in_a_row
         session.evaluation, session.course, session.kept = info.evaluation, info.course, parts["kept"] or None
+        session.curves = info.curves
         restore_generators(session.runtime, parts["rng"], info.python_rng)
     return difference
 
