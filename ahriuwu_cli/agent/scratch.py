@@ -140,7 +140,7 @@ def train_scratch(
         folder: where the artifact, its state and the metrics go.
         runtime: device and precision.
         seed: seed of weights and windows.
-        options: `resume` and `overwrite` of the loop.
+        options: `resume`, `overwrite` and `budget` of the loop.
     """
     rule = relevance(section)
     windows = LatentWindows(packed, "train", section.tasks, rule)

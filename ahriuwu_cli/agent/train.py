@@ -241,7 +241,7 @@ def finetune_agent(
         folder: where the artifact, its state and the metrics go.
         runtime: device and precision.
         seed: seed of the heads and windows.
-        options: `resume` and `overwrite` of the loop.
+        options: `resume`, `overwrite` and `budget` of the loop.
 
     Raises:
         ArtifactError: dynamics and latents do not belong together.

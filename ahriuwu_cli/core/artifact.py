@@ -65,6 +65,7 @@ class _KnownInfo(BaseModel):
     seed: int = 0
     finished: bool = False
     stopped: str = "steps"
+    minutes: float = 0.0
     kept_step: int = 0
     averaged: bool = False
     from_scratch: bool = False

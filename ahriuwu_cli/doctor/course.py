@@ -48,12 +48,11 @@ def judge_course(area: Area, subject: Subject) -> None:
 def _judge_trend(area: Area, header: Header, name: str, trend: Mapping[str, float]) -> None:
     section, steps = f"{SECTIONS.get(header.kind, header.kind)}.train", int(header.info.get("steps", 0))
     start, end, last, best = (trend.get(key, math.nan) for key in ("from", "to", "last", "best"))
+    more = "run.minutes" if header.info.get("stopped") == "minutes" else f"{section}.steps"
     change, error = trend.get("change", math.nan), trend.get("error", math.nan)
     when = f"from step {start:.0f} to step {end:.0f}{', where the decay began' if end < steps else ''}"
     if -change > max(FALLING, SURE_ERRORS * error):
-        area.note(
-            "course", f"{name} still fell by {-change:.1%} {when}; {last:.3g} at the end", f"raise {section}.steps"
-        )
+        area.note("course", f"{name} still fell by {-change:.1%} {when}; {last:.3g} at the end", f"raise {more}")
     elif name.startswith("heldout_") and last > RISEN * best and "kept_step" not in header.info:
         text = f"{name} was {best:.3g} at step {trend.get('best_step', math.nan):.0f} and is {last:.3g} at the end"
         area.note("course", text, f"lower {section}.steps, or record more episodes (data.episodes)")

@@ -127,7 +127,8 @@ def _judge_training(area: Area, header: Header) -> None:
         hint = "see what reads them: raise train.steps, or let the objective reach them; then train anew"
         area.judge("learned", [text] if untrained else [], "every tensor that was to learn received a gradient", hint)
     if finished:
-        area.ok("training", f"finished, {counted(steps, 'step')}")
+        early = ", ended by run.minutes" if header.info.get("stopped") == "minutes" else ""
+        area.ok("training", f"finished, {counted(steps, 'step')}{early}")
     else:
         wanted = train_config(header).get("steps")
         command = f"{MADE_BY[header.kind]}{' --from-scratch' * is_from_scratch(header)}"

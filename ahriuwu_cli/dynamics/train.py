@@ -201,7 +201,7 @@ def train_dynamics(
         folder: where the artifact, its state and the metrics go.
         runtime: device and precision.
         seed: seed of weights and windows.
-        options: `resume` and `overwrite` of the loop.
+        options: `resume`, `overwrite` and `budget` of the loop.
     """
     check_dynamics_memory(section, window_specs(LatentWindows(packed, "train")), runtime)
     torch.manual_seed(seed)

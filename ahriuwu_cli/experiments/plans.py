@@ -24,7 +24,7 @@ from ahriuwu_cli.core.training.state import differences
 from ahriuwu_cli.pipeline import stages
 from ahriuwu_cli.pipeline.chain import is_current
 from ahriuwu_cli.pipeline.config import Run
-from ahriuwu_cli.pipeline.unfinished import recording_left
+from ahriuwu_cli.pipeline.unfinished import has_used_its_time, recording_left
 
 CADENCES = ("log_every", "checkpoint_every", "max_bad_steps")
 """Settings of a training that leave its weights as they are."""
@@ -123,7 +123,7 @@ class Training:
         state = RunFiles(self.weights.parent, self.kind).state
         seed = read_header(state, "state").info["seed"] if state.is_file() else self.run.config.run.seed
         finished: bool = header.info["finished"] and seed == self.run.config.run.seed
-        return finished and self._is_of(header)
+        return finished and self._is_of(header) and has_used_its_time(self.run, header)
 
     def can_resume(self) -> bool:
         """True when there is a saved state that this training can go on from."""

@@ -243,7 +243,7 @@ def train_imagination(
         runtime: device and precision.
         seed: seed of the value head, contexts and dreams.
         game: where the policy is checked every `section.check.every` steps; needed when that is not 0.
-        options: `resume` and `overwrite` of the loop.
+        options: `resume`, `overwrite` and `budget` of the loop.
 
     Raises:
         ArtifactError: agent and latents do not belong together, the agent has no world model, or it acts in another

@@ -17,7 +17,7 @@ from ahriuwu_cli.agent.config import AgentSection
 from ahriuwu_cli.core.config import Section, apply_overrides, read_toml, validate
 from ahriuwu_cli.core.errors import InputError
 from ahriuwu_cli.core.toml import value_text
-from ahriuwu_cli.core.training.config import RunSection
+from ahriuwu_cli.core.training.config import RunSection, TrainSettings
 from ahriuwu_cli.dynamics.config import DynamicsSection
 from ahriuwu_cli.episodes.config import DataSection
 from ahriuwu_cli.evaluation.config import EvalSection
@@ -80,6 +80,18 @@ class RunConfig(Section):
                 f"imagine.guard.disagreement_every compares {steps} with {2 * steps} Euler steps, "
                 f"above dynamics.model.k_max {k_max}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _training_may_end_early(self) -> RunConfig:
+        for name in ("tokenizer", "dynamics", "agent", "imagine") if self.run.minutes else ():
+            settings: TrainSettings = getattr(self, name).train
+            if settings.schedule == "cosine" or (settings.schedule == "wsd" and settings.decay_fraction == 1):
+                raise ValueError(
+                    f"run.minutes {self.run.minutes:g} may end {name}.train before all its steps, which its learning "
+                    f"rate ({settings.schedule}, decay_fraction {settings.decay_fraction:g}) falls over; expected "
+                    "constant, or wsd with a decay_fraction below 1"
+                )
         return self
 
     @model_validator(mode="after")

@@ -15,6 +15,7 @@ from ahriuwu_cli.core.device import Runtime, apply_threads, resolve_runtime
 from ahriuwu_cli.core.lock import exclusive
 from ahriuwu_cli.core.progress import counted
 from ahriuwu_cli.core.report import Report
+from ahriuwu_cli.core.training.budget import Budget
 from ahriuwu_cli.core.training.loop import TrainResult
 from ahriuwu_cli.dynamics import train as dynamics_training
 from ahriuwu_cli.episodes.config import DataSection
@@ -51,7 +52,10 @@ SHOWN_METRICS = {
     "imagination": ("imagined_return", "positive_share", "kl_to_prior", "entropy", "value_error", "outside"),
 }  # fmt: skip
 
-ENDS = {"progress": ", ended for want of progress (train.patience)"}
+ENDS = {
+    "progress": ", ended for want of progress (train.patience)",
+    "minutes": ", ended when its share of run.minutes was used up",
+}
 """What to say beside the number of steps, by what ended a training."""
 
 
@@ -101,7 +105,7 @@ def split(run: Run) -> Report:
 def train_tokenizer(run: Run, *, resume: bool = False, overwrite: bool = False) -> Report:
     """Train the tokenizer on the run's episodes."""
     train = partial(tokenizer_training.train_tokenizer, run.config.tokenizer, run.episodes)
-    return _train(run, train, run.tokenizer, resume=resume, overwrite=overwrite)
+    return _train(run, "tokenizer", train, run.tokenizer, resume=resume, overwrite=overwrite)
 
 
 def build_latents(run: Run) -> Report:
@@ -120,19 +124,19 @@ def pack_latents(run: Run) -> Report:
 def train_dynamics(run: Run, *, resume: bool = False, overwrite: bool = False) -> Report:
     """Train the dynamics on the run's packed latents."""
     train = partial(dynamics_training.train_dynamics, run.config.dynamics, run.packed)
-    return _train(run, train, run.dynamics, "packed", resume=resume, overwrite=overwrite)
+    return _train(run, "dynamics", train, run.dynamics, "packed", resume=resume, overwrite=overwrite)
 
 
 def finetune_agent(run: Run, *, resume: bool = False, overwrite: bool = False) -> Report:
     """Finetune the agent on the run's dynamics."""
     train = partial(agent_training.finetune_agent, run.config.agent, run.dynamics, run.packed)
-    return _train(run, train, run.agent, "dynamics", resume=resume, overwrite=overwrite)
+    return _train(run, "agent", train, run.agent, "dynamics", resume=resume, overwrite=overwrite)
 
 
 def train_scratch(run: Run, *, resume: bool = False, overwrite: bool = False) -> Report:
     """Clone an agent without a world model from the run's packed latents: the baseline."""
     train = partial(scratch_training.train_scratch, run.config.agent, run.config.dynamics, run.packed)
-    return _train(run, train, run.scratch, "packed", resume=resume, overwrite=overwrite)
+    return _train(run, "agent", train, run.scratch, "packed", resume=resume, overwrite=overwrite)
 
 
 def train_imagination(run: Run, *, resume: bool = False, overwrite: bool = False) -> Report:
@@ -145,7 +149,7 @@ def train_imagination(run: Run, *, resume: bool = False, overwrite: bool = False
             section, run.agent, run.packed, folder, runtime, game=game, **options
         )
 
-    return _train(run, train, run.imagination, "agent", resume=resume, overwrite=overwrite)
+    return _train(run, "imagination", train, run.imagination, "agent", resume=resume, overwrite=overwrite)
 
 
 def _real_game(run: Run, runtime: Runtime) -> RealGame:
@@ -159,13 +163,17 @@ def _real_game(run: Run, runtime: Runtime) -> RealGame:
 
 
 def _train(
-    run: Run, train: Callable[..., TrainResult], weights: Path, parent: Kind | None = None, **options: bool
+    run: Run, kind: Kind, train: Callable[..., TrainResult], weights: Path, parent: Kind | None = None, **options: bool
 ) -> Report:
-    """Check the device, then that `parent` belongs to the run as it is, then train into the folder of `weights`."""
+    """Check the device, then that `parent` belongs to the run as it is, then train into the folder of `weights`.
+
+    Training has the share of `run.minutes` that its kind has.
+    """
     runtime = _runtime(run)
     if parent is not None:
         require_chain(run, getattr(run, parent), parent)
-    return _trained(weights, train(weights.parent, runtime, seed=run.config.run.seed, **options))
+    budget = Budget(run.config.run.minutes).share(kind)
+    return _trained(weights, train(weights.parent, runtime, seed=run.config.run.seed, budget=budget, **options))
 
 
 def _trained(path: Path, result: TrainResult) -> Report:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ahriuwu_cli.core.artifact import MANIFEST_NAME, Header, Kind, read_header
 from ahriuwu_cli.core.report import Report
+from ahriuwu_cli.core.training.budget import Budget
 from ahriuwu_cli.core.training.config import TrainSettings
 from ahriuwu_cli.core.training.files import RunFiles
 from ahriuwu_cli.episodes.store import EpisodeStore
@@ -41,15 +42,24 @@ def latents_left(run: Run) -> Work:
 def training_left(run: Run, kind: Kind, settings: TrainSettings, stage: Callable[..., Report]) -> Work:
     """The training of one kind: nothing when it came to its end, else to be resumed, or started (anew)."""
     weights: Path = getattr(run, kind)
-    if is_current(run, weights, kind) and _is_done(read_header(weights, kind), settings):
+    if is_current(run, weights, kind) and _is_done(run, read_header(weights, kind), settings):
         return
     resume = is_current(run, RunFiles(weights.parent, kind).state, "state", same=(examples_of(kind),))
     yield partial(stage, run, resume=resume, overwrite=not resume)
 
 
-def _is_done(header: Header, settings: TrainSettings) -> bool:
-    """True where all steps are done, or training had ended for want of progress before."""
-    return bool(header.info["steps"] >= settings.steps or header.info.get("stopped") == "progress")
+def _is_done(run: Run, header: Header, settings: TrainSettings) -> bool:
+    """True where all steps are done, or training had ended before for want of progress or for all its minutes."""
+    if header.info["steps"] >= settings.steps or header.info.get("stopped") == "progress":
+        return True
+    return header.info.get("stopped") == "minutes" and has_used_its_time(run, header)
+
+
+def has_used_its_time(run: Run, header: Header) -> bool:
+    """False for a training that `run.minutes` ended and that now has more of them."""
+    if header.info.get("stopped") != "minutes":
+        return True
+    return 0 < Budget(run.config.run.minutes).share(header.kind).minutes <= float(header.info["minutes"])
 
 
 def _record(run: Run, missing: int) -> Report:

@@ -17,6 +17,7 @@ from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.errors import ConfigError, DataError
 from ahriuwu_cli.core.memory import estimate_step_memory, require_memory
 from ahriuwu_cli.core.specs import FrameSpec
+from ahriuwu_cli.core.training.budget import UNLIMITED, Budget
 from ahriuwu_cli.core.training.config import TrainSettings
 from ahriuwu_cli.core.training.heldout import HELDOUT_SEED
 from ahriuwu_cli.core.training.loop import TrainResult, train
@@ -186,7 +187,14 @@ def check_tokenizer_memory(section: TokenizerSection, frame: FrameSpec, runtime:
 
 
 def train_tokenizer(
-    section: TokenizerSection, episodes: Path, folder: Path, runtime: Runtime, *, seed: int, **options: Any
+    section: TokenizerSection,
+    episodes: Path,
+    folder: Path,
+    runtime: Runtime,
+    *,
+    seed: int,
+    budget: Budget = UNLIMITED,
+    **options: Any,
 ) -> TrainResult:
     """Train a tokenizer on the training split of `episodes` and write it into `folder`.
 
@@ -198,6 +206,7 @@ def train_tokenizer(
         folder: where the artifact, its state and the metrics go.
         runtime: device and precision.
         seed: seed of weights and clips.
+        budget: see the loop.
         options: `resume` and `overwrite` of the loop.
     """
     frame = EpisodeStore.open(episodes).frame_spec
@@ -208,4 +217,4 @@ def train_tokenizer(
     check_tokenizer_memory(section, frame, runtime)
     torch.manual_seed(seed)
     stage = TokenizerStage(section, episodes, runtime, seed)
-    return train(stage, section.train, runtime, folder, seed=seed, **options)
+    return train(stage, section.train, runtime, folder, seed=seed, budget=budget, **options)

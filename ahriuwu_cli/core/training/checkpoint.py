@@ -61,6 +61,8 @@ class Checkpoints:
         if finished:
             info["stopped"] = session.course.stopped(session.settings)
             info["trend"] = session.trends()
+            if info["stopped"] == "minutes":
+                info["minutes"] = session.course.minutes
         try:
             return write_weights(
                 self._files.weights,

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from ahriuwu_cli.core.config import Section
+from ahriuwu_cli.core.training.budget import SHARES
 
 
 class RunSection(Section):
@@ -19,6 +20,14 @@ class RunSection(Section):
         default="auto", description="autocast type; auto takes bf16 where the hardware has it, else fp32"
     )
     threads: int = Field(default=0, ge=0, le=1024, description="CPU threads; 0 leaves torch's choice")
+    minutes: float = Field(
+        default=0.0,
+        ge=0,
+        le=1_000_000,
+        description="wall-clock minutes that training may take, of which "
+        + ", ".join(f"{kind} has {share:.0%}" for kind, share in SHARES.items())
+        + "; a stage whose share would not do for all its steps ends earlier, wsd with its decay; 0: no limit",
+    )
     compile: bool = Field(
         default=False,
         description="torch.compile in training and in dreams; where it fails, a line says why and it goes on without",

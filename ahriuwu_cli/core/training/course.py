@@ -1,8 +1,11 @@
-"""How far a training has come by its own held-out measurements: what was best, and where it ends for want of progress.
+"""How far a training has come by its own held-out measurements: what was best, and where it ends before all steps.
+
+It ends for want of progress, or because its time is used up (budget.py).
 
 Decision: a plateau does not stop a training with `wsd` at once. Most of what the decay gains is seen only in the decay,
 so a plateau at step p plans an earlier end instead, p / (1 - decay_fraction): the schedule is then, from the first step
 to the last, that of a training whose `steps` had been this number, and its decay begins at p. The other schedules end.
+With little time left the same is done at the last p from which such an end comes in time.
 """
 
 from __future__ import annotations
@@ -17,7 +20,10 @@ from ahriuwu_cli.core.training.config import TrainSettings
 from ahriuwu_cli.core.training.heldout import Evaluation
 from ahriuwu_cli.core.training.stage import Goal
 
-Reason = Literal["steps", "progress"]
+Reason = Literal["steps", "progress", "minutes"]
+
+LATE = 0.05
+"""Share of the budget that a decay may run over before it is cut short: what a step takes is known no better."""
 
 
 class Course(Section):
@@ -25,12 +31,16 @@ class Course(Section):
 
     Attributes:
         end: steps in all, when fewer than `train.steps` are planned.
+        cause: why there are fewer.
+        minutes: the budget for which there are.
         references: by metric, the value from which the next improvement counts.
         waited: measurements since one of them has improved.
         kept: the best measurement by the goal; step 0: none yet.
     """
 
     end: int | None = Field(default=None, ge=1)
+    cause: Reason = "progress"
+    minutes: float = Field(default=0.0, ge=0)
     references: dict[str, float] = Field(default_factory=dict)
     waited: int = Field(default=0, ge=0)
     kept: Evaluation = Field(default_factory=Evaluation)
@@ -41,7 +51,7 @@ class Course(Section):
 
     def stopped(self, settings: TrainSettings) -> Reason:
         """What ends this training."""
-        return "progress" if self.total(settings) < settings.steps else "steps"
+        return self.cause if self.total(settings) < settings.steps else "steps"
 
     def measured(self, found: Evaluation, goal: Goal, settings: TrainSettings) -> Course:
         """The course after a measurement; one without a value of the goal, or too early to say anything, is ignored."""
@@ -54,7 +64,29 @@ class Course(Section):
         end = self.end
         if end is None and 0 < settings.patience <= waited:
             end = _end_after(found.step, settings)
-        return Course(end=end, references=self.references | improved, waited=waited, kept=kept)
+        references = self.references | improved
+        return self.model_copy(update={"end": end, "references": references, "waited": waited, "kept": kept})
+
+    def timed(self, step: int, left: float, lap: float | None, minutes: float, settings: TrainSettings) -> Course:
+        """The course when `left` seconds of the budget remain after `step` steps, one of which takes `lap` seconds."""
+        total = self.total(settings)
+        fits = step + int(max(0.0, left) / lap) if lap else step if left <= 0 else total
+        if fits >= total:
+            return self
+        if step < _stable(settings) * total:
+            later = _end_after(step + 1, settings)
+            if later is not None and later <= fits:
+                return self
+        elif lap and (total - step) * lap <= left + LATE * 60 * minutes:
+            return self
+        end = max(step, min(fits, _end_after(step, settings) or fits))
+        return self.model_copy(update={"end": end, "cause": "minutes", "minutes": minutes})
+
+    def under(self, minutes: float) -> Course:
+        """The course of a training that goes on with a budget: a larger one than it ended for lets it go on."""
+        if self.cause != "minutes" or 0 < minutes <= self.minutes:
+            return self
+        return self.model_copy(update={"end": None, "cause": "progress", "minutes": 0.0})
 
     def _improves(self, name: str, found: Evaluation, goal: Goal, settings: TrainSettings) -> bool:
         """By `min_gain` of the goal's reference.
@@ -71,6 +103,11 @@ class Course(Section):
 
 def _end_after(step: int, settings: TrainSettings) -> int | None:
     """Steps in all when no further step is to be made at the full learning rate; None: none is left to be made."""
-    stable = 1 - settings.decay_fraction if settings.schedule == "wsd" else 1.0
+    stable = _stable(settings)
     end = math.ceil(step / stable) if stable > 0 else settings.steps
     return end if end < settings.steps else None
+
+
+def _stable(settings: TrainSettings) -> float:
+    """Share of the steps before the decay."""
+    return 1 - settings.decay_fraction if settings.schedule == "wsd" else 1.0

@@ -10,6 +10,7 @@ from ahriuwu_cli.core.artifact import Header, read_weights
 from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.errors import InputError, TrainingError, TrainingInterrupted
 from ahriuwu_cli.core.lock import exclusive
+from ahriuwu_cli.core.training.budget import UNLIMITED, Budget, Stopwatch
 from ahriuwu_cli.core.training.checkpoint import Checkpoints
 from ahriuwu_cli.core.training.config import TrainSettings
 from ahriuwu_cli.core.training.course import Reason
@@ -66,8 +67,9 @@ def train(
     resume: bool,
     seed: int,
     overwrite: bool = False,
+    budget: Budget = UNLIMITED,
 ) -> TrainResult:
-    """Train a stage to `settings.steps`, or until `settings.patience` is at its end, and write its artifact.
+    """Train a stage to `settings.steps`, until `settings.patience` or the budget is at its end, and write its artifact.
 
     Writes into `folder`: `<kind>.safetensors` (the artifact), `<kind>.state.safetensors` (for
     `resume`), `metrics.jsonl`, and `tensorboard/` when TensorBoard is installed. A fresh run seeds
@@ -82,6 +84,7 @@ def train(
         resume: go on from the saved state.
         seed: seed of a fresh run.
         overwrite: let a fresh run replace an earlier one.
+        budget: time after which training ends; a resumed one that ended for it goes on when there is more.
 
     Raises:
         BusyError: another process is writing to the folder.
@@ -95,7 +98,7 @@ def train(
     if resume and overwrite:
         raise InputError("--resume and --overwrite exclude each other", hint="give one of them")
     with exclusive(folder):
-        return _train(stage, settings, runtime, folder, resume=resume, seed=seed, overwrite=overwrite)
+        return _train(stage, settings, runtime, folder, resume=resume, seed=seed, overwrite=overwrite, budget=budget)
 
 
 def _train(
@@ -107,9 +110,10 @@ def _train(
     resume: bool,
     seed: int,
     overwrite: bool,
+    budget: Budget,
 ) -> TrainResult:
     files = RunFiles(folder, stage.kind)
-    session = Session(stage, settings, runtime, seed)
+    session = Session(stage, settings, runtime, seed, budget)
     earlier: list[Path] = []
     difference = None
     if resume:
@@ -118,13 +122,17 @@ def _train(
         finished = _finished(files, session)
         if finished is not None:
             return finished
+        if not session.stopwatch.before:  # a state counts time only under a budget
+            session.stopwatch = Stopwatch(budget.clock, last_metrics(files.metrics)[0], session.step)
     else:
         earlier = files.claim(overwrite=overwrite)
         seed_everything(seed)
     stage.module.train()
     with (
         StopRequest() as stop,
-        Sinks(stage.kind, files.metrics, files.tensorboard, session.step, session.total, session.means) as sinks,
+        Sinks(
+            stage.kind, files.metrics, files.tensorboard, session.step, session.total, session.stopwatch, session.means
+        ) as sinks,
     ):
         saved = Checkpoints(files, session, earlier, sinks.settle)
         sinks.warn(session.step, difference, keep=False)
@@ -140,7 +148,7 @@ def _train(
         untrained = header.info["untrained"]
         if untrained:
             sinks.warn(session.step, f"{len(untrained)} declared tensors never learned: {', '.join(untrained[:5])}")
-        return TrainResult(header, session.step, sinks.seconds, metrics or last_metrics(files.metrics)[1])
+        return TrainResult(header, session.step, session.stopwatch.seconds, metrics or last_metrics(files.metrics)[1])
 
 
 def _finished(files: RunFiles, session: Session) -> TrainResult | None:
@@ -158,7 +166,10 @@ def _finished(files: RunFiles, session: Session) -> TrainResult | None:
 
 def _prepare(session: Session, sinks: Sinks) -> None:
     """Say what the data is like and which settings have no effect; tell the stage the plan; compile if asked to."""
-    settings, stage = session.settings, session.stage
+    settings, stage, minutes = session.settings, session.stage, session.budget.minutes
+    if minutes:
+        used = session.stopwatch.before / 60
+        sinks.say(f"may take {minutes:g} minutes (run.minutes){f', {used:.3g} are used' if session.step else ''}")
     if isinstance(stage, OpeningStage) and not session.step:
         opening = stage.opening()
         for line in opening.lines:
@@ -201,6 +212,8 @@ def _run(session: Session, saved: Checkpoints, sinks: Sinks, stop: StopRequest) 
                 sinks.warn(session.step, watch.gradient(outcome.norm))
         sinks.update(session.step)
 
+        if session.keep_time():
+            _move_end(session, sinks)
         too_bad = session.bad_steps > settings.max_bad_steps and outcome.fault is not None
         # a request to stop is no log point: sums are saved, so that a resumed run logs what an unbroken one does
         ending = too_bad or session.step == session.total
@@ -224,7 +237,11 @@ def _run(session: Session, saved: Checkpoints, sinks: Sinks, stop: StopRequest) 
 def _move_end(session: Session, sinks: Sinks) -> None:
     """Let the stage and the user know that training ends earlier."""
     session.tell_plan()
-    why = f"no progress in {session.settings.patience} held-out measurements up to step {session.step}"
+    if session.course.cause == "minutes":
+        why = f"of its {session.budget.minutes:g} minutes (run.minutes) {session.stopwatch.seconds / 60:.3g} are used"
+        why += f" at step {session.step}"
+    else:
+        why = f"no progress in {session.settings.patience} held-out measurements up to step {session.step}"
     sinks.plan(session.total, f"{why}: ends at step {session.total}, not {session.settings.steps}")
 
 

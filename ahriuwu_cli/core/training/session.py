@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.training.average import WeightAverage
+from ahriuwu_cli.core.training.budget import UNLIMITED, Budget, Stopwatch
 from ahriuwu_cli.core.training.compilation import CompiledBlocks, Tell, compile_blocks
 from ahriuwu_cli.core.training.config import TrainSettings
 from ahriuwu_cli.core.training.course import Course
@@ -35,6 +36,7 @@ class Session:
         course: what the measurements have come to.
         curves: how the losses have gone, by metric.
         kept: the result as it was at the best of them, on the CPU; None without `keep = "best"`, or before the first.
+        stopwatch: the time it has taken.
         means: metrics since the last log point.
         watch: what has been seen of the diseases it knows.
         parameters: what learns, by name.
@@ -46,6 +48,7 @@ class Session:
     settings: TrainSettings
     runtime: Runtime
     seed: int
+    budget: Budget = UNLIMITED
     step: int = 0
     bad_steps: int = 0
     bad_in_a_row: int = 0
@@ -53,6 +56,7 @@ class Session:
     course: Course = field(default_factory=Course)
     curves: dict[str, Curve] = field(default_factory=dict)
     kept: dict[str, Tensor] | None = None
+    stopwatch: Stopwatch = field(init=False)
     means: Means = field(init=False, default_factory=Means)
     watch: Watch = field(init=False)
     parameters: dict[str, nn.Parameter] = field(init=False)
@@ -63,6 +67,7 @@ class Session:
 
     def __post_init__(self) -> None:
         self.watch = Watch(self.settings)
+        self.stopwatch = Stopwatch(self.budget.clock)
         self.parameters = dict(self.stage.trained())
         everything = {id(parameter) for parameter in self.stage.module.parameters()}
         declared = {id(parameter) for parameter in self.parameters.values()}
@@ -111,6 +116,14 @@ class Session:
     def trends(self) -> dict[str, dict[str, float]]:
         """How the losses went near the end (see trend.py)."""
         return trends(self.curves, self.step, self.total, self.settings)
+
+    def keep_time(self) -> bool:
+        """See that what is left of the budget suffices; True when the end of training has moved."""
+        minutes, before = self.budget.minutes, self.total
+        if minutes:
+            lap, left = self.stopwatch.lap(self.step), 60 * minutes - self.stopwatch.seconds
+            self.course = self.course.timed(self.step, left, lap, minutes, self.settings)
+        return self.total != before
 
     def result(self) -> dict[str, Tensor]:
         """The tensors that the artifact holds: those that were kept, else the averaged ones where there is an average.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from ahriuwu_cli.core.errors import TrainingError
 from ahriuwu_cli.core.files import refused, temporary_name, write_text
+from ahriuwu_cli.core.training.budget import Stopwatch
 from ahriuwu_cli.core.training.progress import ProgressDisplay
 
 BOOKKEEPING = ("step", "seconds", "steps_per_second")  # columns of a line that are not metrics
@@ -144,24 +144,18 @@ class Sinks:
         tensorboard: folder for TensorBoard events, used when TensorBoard is installed.
         step: steps already done.
         total: steps in all.
+        stopwatch: the time that training has taken.
         means: the running averages, those before a resume included.
     """
 
     def __init__(
-        self, name: str, metrics: Path, tensorboard: Path, step: int, total: int, means: Means | None = None
+        self, name: str, metrics: Path, tensorboard: Path, step: int, total: int, stopwatch: Stopwatch, means: Means
     ) -> None:
         self._file = MetricsFile(metrics, step)
-        self._before = last_metrics(metrics)[0] if step else 0.0
-        self._started = self._logged = time.monotonic()
-        self._logged_step = step
-        self._means = means or Means()
+        self._stopwatch, self._logged, self._logged_step = stopwatch, stopwatch.seconds, step
+        self._means = means
         self._board = _open_tensorboard(tensorboard, step)
         self._progress = ProgressDisplay(name, step, total)
-
-    @property
-    def seconds(self) -> float:
-        """Seconds of training, those before a resume included."""
-        return self._before + time.monotonic() - self._started
 
     def add(self, metrics: Mapping[str, Tensor | float]) -> None:
         """Add a good step's metrics to the running averages."""
@@ -187,14 +181,14 @@ class Sinks:
         Returns the metrics. Without one good step since the last log point the loss is NaN (null in the file).
         """
         metrics = {"loss": math.nan, **self._means.take(), **measured}
-        now = time.monotonic()
+        now = self._stopwatch.seconds
         speed = (step - self._logged_step) / max(1e-9, now - self._logged)
         self._logged, self._logged_step = now, step
         metrics = {**metrics, "learning_rate": learning_rate, "bad_steps": float(bad_steps)}
         self._file.write(
             {
                 "step": step,
-                "seconds": round(self.seconds, 3),
+                "seconds": round(now, 3),
                 "steps_per_second": round(speed, 3),
                 **metrics,
                 "bad_steps": bad_steps,

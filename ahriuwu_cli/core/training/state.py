@@ -20,6 +20,7 @@ from ahriuwu_cli.core.artifact import Header, canonical, read_weights, write_wei
 from ahriuwu_cli.core.config import Section
 from ahriuwu_cli.core.errors import ArtifactError
 from ahriuwu_cli.core.loading import load_strictly, reading
+from ahriuwu_cli.core.training.budget import Stopwatch
 from ahriuwu_cli.core.training.course import Course
 from ahriuwu_cli.core.training.generators import generator_states, restore_generators
 from ahriuwu_cli.core.training.heldout import Evaluation
@@ -34,7 +35,10 @@ FREE_SETTINGS = frozenset({"steps", "log_every", "checkpoint_every", "heldout_ev
 
 
 class StateInfo(Section):
-    """What a state's header says beside config, specs and parents; `scaler`, `stage` and `python_rng` are JSON text."""
+    """What a state's header says beside config, specs and parents; `scaler`, `stage` and `python_rng` are JSON text.
+
+    `seconds` of training are counted only under a budget: without one equal trainings have equal states.
+    """
 
     of: str
     step: int = Field(ge=0)
@@ -43,6 +47,7 @@ class StateInfo(Section):
     evaluation: Evaluation = Field(default_factory=Evaluation)
     course: Course = Field(default_factory=Course)
     curves: dict[str, Curve] = Field(default_factory=dict)
+    seconds: float = Field(default=0.0, ge=0)
     averaged_steps: int = Field(ge=0)
     seed: int
     settings: dict[str, Any]
@@ -81,6 +86,7 @@ def save_state(path: Path, session: Session) -> Header:
         evaluation=session.evaluation,
         course=session.course,
         curves=session.curves,
+        seconds=session.stopwatch.seconds if session.budget.minutes else 0.0,
         averaged_steps=0 if session.average is None else session.average.updates,
         seed=session.seed,
         settings=session.settings.model_dump(mode="json"),
@@ -138,8 +144,10 @@ def load_state(path: Path, session: Session) -> str | None:
         if info.watch is not None:
             session.watch.load_state(info.watch)
         session.step, session.bad_steps, session.bad_in_a_row = info.step, info.bad_steps, info.bad_in_a_row
-        session.evaluation, session.course, session.kept = info.evaluation, info.course, parts["kept"] or None
+        session.evaluation, session.kept = info.evaluation, parts["kept"] or None
         session.curves = info.curves
+        session.course = info.course.under(session.budget.minutes)
+        session.stopwatch = Stopwatch(session.budget.clock, info.seconds, info.step)
         restore_generators(session.runtime, parts["rng"], info.python_rng)
     return difference
 
