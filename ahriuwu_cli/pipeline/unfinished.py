@@ -59,7 +59,7 @@ def has_used_its_time(run: Run, header: Header) -> bool:
     """False for a training that `run.minutes` ended and that now has more of them."""
     if header.info.get("stopped") != "minutes":
         return True
-    return 0 < Budget(run.config.run.minutes).share(header.kind).minutes <= float(header.info["minutes"])
+    return 0 < Budget(run.config.run.minutes).share(header.kind).minutes <= float(header.info.get("minutes", 0.0))
 
 
 def _record(run: Run, missing: int) -> Report:

@@ -13,6 +13,7 @@ from ahriuwu_cli.experiments.plans import dynamics_training
 from ahriuwu_cli.pipeline import demo, stages
 from ahriuwu_cli.pipeline.config import load_run
 from ahriuwu_cli.pipeline.template import render_config
+from ahriuwu_cli.pipeline.unfinished import has_used_its_time
 
 NO_TIME = "run.minutes=1e-6"
 """Not enough for a second step on any machine."""
@@ -95,6 +96,14 @@ def test_a_plan_s_training_is_done_when_its_minutes_are_used(run_dir) -> None:
     dynamics_training(none).finish()
     assert dynamics_training(none).is_done()
     assert read_header(none.dynamics, "dynamics").info["steps"] == 3
+
+
+def test_an_end_for_minutes_that_are_not_told_is_none(run_dir) -> None:
+    run = load_run(run_dir / "run.toml", ["run.minutes=10"])
+    header = read_header(run.dynamics, "dynamics")
+    for info, expected in (({}, False), ({"minutes": 4.0}, True), ({"minutes": 3.9}, False)):
+        assert has_used_its_time(run, header.model_copy(update={"info": {"stopped": "minutes", **info}})) is expected
+    assert has_used_its_time(run, header)
 
 
 @pytest.mark.parametrize("section", ["tokenizer", "dynamics", "agent", "imagine"])
