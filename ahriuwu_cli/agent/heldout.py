@@ -93,7 +93,9 @@ class FinetunedJudge:
     def __init__(self, section: AgentSection, train: LatentWindows, heldout: LatentWindows, tau_context: float) -> None:
         settings = section.train
         self._play = HeldoutPlay(section, train, heldout, tau_context, heads=True)
-        self._world = HeldoutWorld(heldout, settings.heldout_examples, section.batch_length, settings.batch_size)
+        self._world = HeldoutWorld(
+            heldout, settings.heldout_examples, section.batch_length, settings.batch_size, tau_context
+        )
 
     def judge(self, model: AgentModel, cloning: DistanceHead | None = None) -> dict[str, float]:
         """Metrics of the heads and of the world; see `HeldoutPlay.judge`."""

@@ -175,7 +175,7 @@ def agent_losses(
     z_tilde[relevant] = corrupt(z_tilde[relevant], torch.randn_like(z_tilde[relevant]), tau[relevant])
     forcing = None
     if num_relevant < count:
-        inputs = draw_inputs(world, batch.rows(uniform), objective)
+        inputs = draw_inputs(world, batch.rows(uniform), objective, tau_context)
         forcing = inputs.forcing
         z_tilde[uniform], tau[uniform], d[uniform] = forcing.z_tilde, forcing.levels.tau, forcing.levels.d
         known[uniform], separate[uniform] = inputs.action_valid, inputs.separate

@@ -47,7 +47,7 @@ def _step(config: BenchConfig, fraction: float) -> TrainingWork:
     def loss(module: nn.Module, device: torch.device) -> Loss:
         assert isinstance(module, DynamicsModel)
         batch = given_batch(config, work.batch_size, work.length).to(device)
-        return lambda: dynamics_loss(module, batch, objective)
+        return lambda: dynamics_loss(module, batch, objective, config.sampler.tau_context)
 
     def count(counted: Callable[[DynamicsModel, int, int, float], int], module: nn.Module) -> int:
         assert isinstance(module, DynamicsModel)

@@ -110,12 +110,14 @@ def _judge_head(area: Area, subject: Subject, name: str, hint: str) -> None:
 
 
 def judge_listening(area: Area, subject: Subject) -> None:
-    """With the actions of other windows a world errs more."""
+    """With the actions of other windows a world errs more: in the next frame, or in any, of older versions."""
     found = _measured(subject)
-    error, shuffled = found.get("heldout_flow"), found.get("heldout_shuffled_flow")
+    name = "next" if "heldout_next" in found else "flow"
+    error, shuffled = found.get(f"heldout_{name}"), found.get(f"heldout_shuffled_{name}")
     if not error or shuffled is None:
         return
-    text = f"held-out error {error:.3g}, with the actions of other windows {shuffled:.3g}"
+    what = {"next": "held-out error of the next frame", "flow": "held-out error"}[name]
+    text = f"{what} {error:.3g}, with the actions of other windows {shuffled:.3g}"
     if shuffled <= error:
         _fault(area, subject, "listens", f"it does not depend on the actions: {text}", ACTIONS)
     elif shuffled < DEAF * error:

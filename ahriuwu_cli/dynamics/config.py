@@ -68,7 +68,21 @@ class ObjectiveConfig(Section):
     )
     ramp: bool = Field(default=True, description="weigh errors by 0.9 tau + 0.1")
     image_fraction: float = Field(default=0.3, ge=0, le=1, description="share of examples treated as single images")
+    context_fraction: float = Field(
+        default=0.0, ge=0, le=1, description="share of frames at sampler.tau_context, as a dream sees its past"
+    )
+    noise_fraction: float = Field(
+        default=0.0, ge=0, le=1, description="share of frames that are noise alone, as a dream begins its next one"
+    )
     action_dropout: float = Field(default=0.0, ge=0, le=1, description="share of examples trained as unlabelled video")
+
+    @model_validator(mode="after")
+    def _shares(self) -> ObjectiveConfig:
+        if self.context_fraction + self.noise_fraction > 1:
+            raise ValueError(
+                f"context_fraction {self.context_fraction} and noise_fraction {self.noise_fraction} are more than all"
+            )
+        return self
 
 
 class SamplerConfig(Section):

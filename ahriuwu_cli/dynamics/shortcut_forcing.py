@@ -49,6 +49,34 @@ def draw_levels(batch: int, length: int, k_max: int, bootstrap_fraction: float, 
     return Levels(tau, d, num_bootstrap)
 
 
+@dataclass(frozen=True)
+class Emphasis:
+    """Frames whose signal level is not drawn from the grid but is one that the sampler meets.
+
+    Decision: [D4] draws every level from the grid. A small share of those frames is then what a dream consists of, the
+    next frame beside a past that is known, and a small budget ends before what an action moves is learned.
+
+    Attributes:
+        context: share of frames at `tau_context` with d_min, as past frames are shown.
+        noise: share of frames at tau = 0, as the next frame begins; their d stays as it was drawn.
+        tau_context: signal level, on the grid.
+    """
+
+    context: float
+    noise: float
+    tau_context: float
+
+    def lay_over(self, levels: Levels, k_max: int) -> Levels:
+        """The levels with these shares put in, each frame by itself; the last row's first step, flow's own, stays."""
+        if not self.context + self.noise:
+            return levels
+        place = torch.rand(levels.tau.shape, device=levels.tau.device)
+        place[-1, 0] = 1.0
+        shown, blank = place < self.context, (place >= self.context) & (place < self.context + self.noise)
+        tau = levels.tau.masked_fill(shown, self.tau_context).masked_fill(blank, 0.0)
+        return Levels(tau, levels.d.masked_fill(shown, 1 / k_max), levels.num_bootstrap)
+
+
 def corrupt(z1: Tensor, z0: Tensor, tau: Tensor) -> Tensor:
     """z_tilde = (1 - tau) z0 + tau z1 ([D4] Eq. 1); tau (B, T), the others (B, T, N, C)."""
     tau = tau[..., None, None]

@@ -22,7 +22,7 @@ from ahriuwu_cli.dynamics.checkpoint import WorldSpecs
 from ahriuwu_cli.dynamics.config import DynamicsSection, ObjectiveConfig
 from ahriuwu_cli.dynamics.heldout import GOAL, HeldoutWorld
 from ahriuwu_cli.dynamics.model import DynamicsModel, Prediction
-from ahriuwu_cli.dynamics.shortcut_forcing import Forcing, draw_levels, forcing_loss, prepare
+from ahriuwu_cli.dynamics.shortcut_forcing import Emphasis, Forcing, draw_levels, forcing_loss, prepare, snap
 from ahriuwu_cli.latents.heldout import heldout_windows
 from ahriuwu_cli.latents.windows import LatentBatch, LatentWindows
 
@@ -43,10 +43,10 @@ def batch_shape(section: DynamicsSection, step: int, total: int | None = None) -
 
 
 def dynamics_loss(
-    model: DynamicsModel, batch: LatentBatch, objective: ObjectiveConfig
+    model: DynamicsModel, batch: LatentBatch, objective: ObjectiveConfig, tau_context: float
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Shortcut forcing on one batch (no agent token); noise, levels and image mode are drawn here."""
-    inputs = draw_inputs(model, batch, objective)
+    inputs = draw_inputs(model, batch, objective, tau_context)
     forcing = inputs.forcing
     out: Prediction = model(
         forcing.z_tilde,
@@ -75,11 +75,18 @@ class ForcingInputs:
     separate: Tensor
 
 
-def draw_inputs(model: DynamicsModel, batch: LatentBatch, objective: ObjectiveConfig) -> ForcingInputs:
-    """Draw levels, noise, image mode and action dropout for a batch and compute its targets."""
+def draw_inputs(
+    model: DynamicsModel, batch: LatentBatch, objective: ObjectiveConfig, tau_context: float
+) -> ForcingInputs:
+    """Draw levels, noise, image mode and action dropout for a batch and compute its targets.
+
+    `tau_context` is the signal level at which the sampler shows past frames.
+    """
     z1 = model.normalise(batch.latents)  # (B, T, N, C)
     count, length = batch.valid.shape
-    levels = draw_levels(count, length, model.config.k_max, objective.bootstrap_fraction, z1.device)
+    k_max = model.config.k_max
+    emphasis = Emphasis(objective.context_fraction, objective.noise_fraction, snap(tau_context, k_max))
+    levels = emphasis.lay_over(draw_levels(count, length, k_max, objective.bootstrap_fraction, z1.device), k_max)
     separate = torch.rand(count, device=z1.device) < objective.image_fraction
     labelled = torch.rand(count, 1, device=z1.device) >= objective.action_dropout
     action, known = batch.action[:, :length], batch.action_valid[:, :length] & labelled
@@ -93,7 +100,7 @@ def draw_inputs(model: DynamicsModel, batch: LatentBatch, objective: ObjectiveCo
         z1,
         torch.randn_like(z1),
         levels,
-        model.config.k_max,
+        k_max,
         loss_space=objective.loss_space,
         ramped=objective.ramp,
     )
@@ -114,7 +121,9 @@ class DynamicsStage:
         self._rng = np.random.default_rng(seed)
         self._total = section.train.steps
         heldout = heldout_windows(packed) if section.train.heldout_every else None
-        self._judge = None if heldout is None else HeldoutWorld(heldout, *_judged_shape(section))
+        self._judge = (
+            None if heldout is None else HeldoutWorld(heldout, *_judged_shape(section), section.sampler.tau_context)
+        )
 
     @property
     def goal(self) -> Goal | None:
@@ -138,7 +147,8 @@ class DynamicsStage:
         """Loss of one batch of windows."""
         count, length = batch_shape(self._section, step, self._total)
         batch = self._windows.draw(self._rng, count, length).to(self._runtime.device)
-        loss, metrics = dynamics_loss(self.module, batch, self._section.objective)
+        objective, tau_context = self._section.objective, self._section.sampler.tau_context
+        loss, metrics = dynamics_loss(self.module, batch, objective, tau_context)
         return loss, dict(metrics)
 
     def describe(self) -> ArtifactFields:

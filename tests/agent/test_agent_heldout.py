@@ -27,7 +27,7 @@ POLICY = {"heldout_policy", "heldout_policy_uniform", "heldout_policy_marginal",
           "heldout_accuracy_repeat_last"}  # fmt: skip
 HEADS = {"heldout_reward", "heldout_reward_baseline", "heldout_continue", "heldout_continue_baseline",
          "heldout_end_share"}  # fmt: skip
-WORLD = {"heldout_flow", "heldout_shuffled_flow", "heldout_flow_parent"}
+WORLD = {"heldout_flow", "heldout_shuffled_flow", "heldout_next", "heldout_shuffled_next", "heldout_flow_parent"}
 
 
 @pytest.fixture
@@ -54,7 +54,8 @@ def test_an_agent_that_has_learned_nothing_is_as_good_as_a_guess(packed_run, sta
     assert found["heldout_continue"] == pytest.approx(math.log(2), rel=1e-5)
     assert found["heldout_flow"] == found["heldout_flow_parent"]
     section = packed_run.config.agent
-    judge = HeldoutWorld(heldout_windows(packed_run.packed), 32, section.batch_length, section.train.batch_size)
+    rows = section.train.batch_size
+    judge = HeldoutWorld(heldout_windows(packed_run.packed), 32, section.batch_length, rows, stage._tau_context)
     with torch.no_grad():
         assert judge.judge(stage._world.model)["heldout_flow"] == found["heldout_flow_parent"]
 

@@ -28,6 +28,8 @@ from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.dynamics.train import dynamics_loss
 from ahriuwu_cli.tokenizer.protocol import to_pixels
 
+TAU_CONTEXT = 0.9  # signal level of past frames
+
 
 def counted(work: Callable[[], object]) -> int:
     with FlopCounterMode(display=False) as counter:
@@ -147,7 +149,7 @@ def test_a_training_step_is_what_torch_counts(minuscule) -> None:
     batch, objective = given_batch(config, 3, 4), config.dynamics.objective
 
     def step() -> None:
-        dynamics_loss(model, batch, objective)[0].backward()
+        dynamics_loss(model, batch, objective, TAU_CONTEXT)[0].backward()
 
     found = counted(step)
     formula = dynamics_training(model, 3, 4, 0.25)

@@ -21,7 +21,7 @@ def judge(packed_run):
     windows = heldout_windows(packed_run.packed)
     assert windows is not None
     assert all(episode.split == "heldout" for episode in windows.episodes)
-    return HeldoutWorld(windows, count=7, length=6, rows=3)
+    return HeldoutWorld(windows, count=7, length=6, rows=3, tau_context=0.9)
 
 
 @pytest.fixture
@@ -34,13 +34,20 @@ def world(packed_run) -> DynamicsModel:
 @torch.no_grad()
 def test_the_error_of_a_known_guess(judge, world, monkeypatch):
     """A network that gives zeros errs by the mean square of the latents, frames after an episode's end left out."""
-    batch = judge._batches["heldout_flow"]
+    batch = judge._batches[""]
     z1 = world.normalise(batch.latents)
-    wanted = z1.square().mean(dim=(-1, -2))[batch.valid].mean().item()
+    squares = z1.square().mean(dim=(-1, -2))
+    flow = pytest.approx(squares[batch.valid].mean().item())
+    following = pytest.approx(squares[:, -1][batch.valid[:, -1]].mean().item())
     world.read_latent.weight.zero_()
     world.read_latent.bias.zero_()
     found = judge.judge(world)
-    assert found == {"heldout_flow": pytest.approx(wanted), "heldout_shuffled_flow": pytest.approx(wanted)}
+    assert found == {
+        "heldout_flow": flow,
+        "heldout_shuffled_flow": flow,
+        "heldout_next": following,
+        "heldout_shuffled_next": following,
+    }
 
 
 @torch.no_grad()
@@ -49,19 +56,21 @@ def test_shuffled_actions_matter_to_a_world_that_listens(judge, world, awake):
     awake(world)
     found = judge.judge(world)
     assert judge.judge(world) == found  # the same noise every time
-    assert not math.isclose(found["heldout_flow"], found["heldout_shuffled_flow"], rel_tol=1e-4)
+    for name in ("flow", "next"):
+        assert not math.isclose(found[f"heldout_{name}"], found[f"heldout_shuffled_{name}"], rel_tol=1e-4)
     for parameter in world.embed_action.parameters():
         parameter.zero_()
     deaf = judge.judge(world)
     assert deaf["heldout_flow"] == deaf["heldout_shuffled_flow"]
-    whole = HeldoutWorld(heldout_windows_of(judge), 7, 6, 7).judge(world)
+    assert deaf["heldout_next"] == deaf["heldout_shuffled_next"]
+    whole = HeldoutWorld(heldout_windows_of(judge), 7, 6, 7, 0.9).judge(world)
     assert whole == pytest.approx(deaf, rel=1e-5)  # in one pass as in three
 
 
 def heldout_windows_of(judge):
     class Same:
         def draw(self, rng, count, length):
-            return judge._batches["heldout_flow"]
+            return judge._batches[""]
 
     return Same()
 
@@ -70,7 +79,7 @@ def test_the_artifact_says_what_was_measured(packed_run, cpu_runtime, tmp_path):
     section = packed_run.config.dynamics
     result = train_dynamics(section, packed_run.packed, tmp_path, cpu_runtime, seed=0, resume=False)
     found = result.header.info["heldout"]
-    assert set(found) == {"heldout_flow", "heldout_shuffled_flow"}
+    assert set(found) == {"heldout_flow", "heldout_shuffled_flow", "heldout_next", "heldout_shuffled_next"}
     last = read_metrics(tmp_path / "metrics.jsonl")[-1]
     assert last["step"] == section.train.steps
     assert {name: last[name] for name in found} == found

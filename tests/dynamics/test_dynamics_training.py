@@ -23,6 +23,8 @@ from ahriuwu_cli.dynamics.train import DynamicsStage, batch_shape, check_dynamic
 from ahriuwu_cli.latents.windows import LatentBatch, LatentWindows
 from ahriuwu_cli.pipeline.config import preset_run
 
+TAU_CONTEXT = 0.9  # signal level of past frames
+
 CPU = torch.device("cpu")
 STEPS = 100
 
@@ -69,7 +71,7 @@ def test_padding_has_no_influence(build, toy_batch):
         latents[~batch.valid], action[~batch.valid] = content, content
         torch.manual_seed(3)
         loss, metrics = dynamics_loss(
-            model, dataclasses.replace(batch, latents=latents, action=action), ObjectiveConfig()
+            model, dataclasses.replace(batch, latents=latents, action=action), ObjectiveConfig(), TAU_CONTEXT
         )
         model.zero_grad()
         loss.backward()
@@ -82,7 +84,7 @@ def test_padding_has_no_influence(build, toy_batch):
 
     whole = dataclasses.replace(batch, valid=torch.ones_like(batch.valid))
     torch.manual_seed(3)
-    assert not torch.equal(dynamics_loss(model, whole, ObjectiveConfig())[0], left)
+    assert not torch.equal(dynamics_loss(model, whole, ObjectiveConfig(), TAU_CONTEXT)[0], left)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -92,7 +94,7 @@ def test_the_loss_and_every_gradient_are_there(build, toy_batch, precision):
     runtime = Runtime(CPU, precision)
     torch.manual_seed(0)
     with runtime.autocast():
-        loss, metrics = dynamics_loss(model, batch, ObjectiveConfig())
+        loss, metrics = dynamics_loss(model, batch, ObjectiveConfig(), TAU_CONTEXT)
     loss.backward()
     assert loss.dtype == torch.float32 and loss > 0
     assert metrics["flow"] > 0 and metrics["bootstrap"] > 0
@@ -120,7 +122,7 @@ def test_dynamics_overfit_one_batch(toy_specs, toy_batch, build):
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-2)
     for step in range(STEPS):
         optimizer.param_groups[0]["lr"] = 2e-2 * (1 - step / STEPS)
-        loss, _ = dynamics_loss(model, batch, objective)
+        loss, _ = dynamics_loss(model, batch, objective, TAU_CONTEXT)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -24,6 +24,8 @@ from ahriuwu_cli.dynamics.shortcut_forcing import (
 from ahriuwu_cli.dynamics.train import dynamics_loss
 from ahriuwu_cli.pipeline.config import preset_run
 
+TAU_CONTEXT = 0.9  # signal level of past frames
+
 CPU, K_MAX = torch.device("cpu"), 8
 
 
@@ -62,7 +64,7 @@ def test_objective_switches_reach_the_loss(build, toy_batch) -> None:
 
     def loss(**switches: object) -> float:
         torch.manual_seed(3)
-        return dynamics_loss(model, batch, ObjectiveConfig.model_validate(switches))[0].item()
+        return dynamics_loss(model, batch, ObjectiveConfig.model_validate(switches), TAU_CONTEXT)[0].item()
 
     values = [loss(), loss(ramp=False), loss(loss_space="v"), loss(loss_space="v", ramp=False)]
     assert len({round(value, 6) for value in values}) == 4
@@ -128,7 +130,7 @@ def test_bootstrap_targets_are_exact_where_half_precision_would_lose_them() -> N
 @pytest.mark.parametrize("variant", [{"time_every": 1}, {"feed_width": 24}, {"num_registers": 0}])
 def test_every_shape_of_model_learns(build, toy_batch, variant: dict[str, int]) -> None:
     model = build(**variant)
-    loss, _ = dynamics_loss(model, toy_batch(4, 6), ObjectiveConfig())
+    loss, _ = dynamics_loss(model, toy_batch(4, 6), ObjectiveConfig(), TAU_CONTEXT)
     loss.backward()
     still = [name for name, tensor in model.named_parameters() if tensor.grad is None]
     assert math.isfinite(loss.item()) and not still

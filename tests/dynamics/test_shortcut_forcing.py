@@ -26,6 +26,8 @@ from ahriuwu_cli.dynamics.shortcut_forcing import (
 )
 from ahriuwu_cli.dynamics.train import draw_inputs
 
+TAU_CONTEXT = 0.9  # signal level of past frames
+
 CPU = torch.device("cpu")
 K_MAX = 8
 
@@ -99,7 +101,7 @@ def test_image_mode_is_a_coin_per_example(build, toy_batch):
     assert ObjectiveConfig().image_fraction == 0.3
     objective = ObjectiveConfig(bootstrap_fraction=0, action_dropout=0.2)
     torch.manual_seed(0)
-    inputs = draw_inputs(build(), toy_batch(3000, 2), objective)
+    inputs = draw_inputs(build(), toy_batch(3000, 2), objective, TAU_CONTEXT)
     assert inputs.separate.shape == (3000,)
     assert inputs.separate.float().mean() == pytest.approx(0.3, abs=0.03)
     assert len({int(part.sum()) for part in inputs.separate.split(30)}) > 5  # not one coin per batch
