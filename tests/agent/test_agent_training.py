@@ -43,6 +43,16 @@ def test_an_agent_starts_as_its_dynamics(stage, dynamics_path):
         stage.module.take_world(dynamics | {"more": torch.ones(1)})
 
 
+def test_the_agent_token_comes_in_at_the_size_of_the_others(stage):
+    """Trained slots have grown; an embedding that had not took hundreds of steps to be heard."""
+    own, dynamics = stage.module.world, stage._world.model.state_dict()
+    before = own.embed_task.weight.std().item() / own.slot.std().item()
+    assert before == pytest.approx(1, rel=0.5)
+    torch.nn.init.normal_(own.embed_task.weight, std=0.02)
+    stage.module.take_world(dynamics | {"slot": dynamics["slot"] * 20})
+    assert own.embed_task.weight.std().item() / own.slot.std().item() == pytest.approx(1, rel=0.5)
+
+
 def test_every_declared_tensor_is_trained(packed_run, stage, cpu_runtime, tmp_path):
     """Pitfalls 2 and 3: declared set = all tensors, each moved, every head among them; nothing `untrained`."""
     before = {name: tensor.clone() for name, tensor in stage.module.state_dict().items()}
