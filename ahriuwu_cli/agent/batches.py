@@ -1,9 +1,10 @@
-"""The windows that an agent learns from: relevant ones, which are imitated, and uniform ones ([D4] Sec. 3.3).
+"""The windows that an agent learns from: relevant ones, which are imitated, and others ([D4] Sec. 3.3).
 
 Shapes: B windows, T frames per window, N latent tokens, C channels, D model width.
 
 Each window is drawn for a task and has that task's reward (latents/windows.py). Which are relevant says a rule that the
-windows were opened with (relevance.py).
+windows were opened with (relevance.py). The others are from anywhere. Decision: a part of them may hold an episode's
+end, since the continue head of a game in which one frame in 250 is an end has nothing to learn from otherwise.
 """
 
 from __future__ import annotations
@@ -30,11 +31,15 @@ def draw_uniform(section: AgentSection, windows: LatentWindows, rng: np.random.G
 
 
 def draw_mixed(section: AgentSection, windows: LatentWindows, rng: np.random.Generator) -> tuple[int, LatentBatch]:
-    """How many rows of a batch are relevant, and the batch: these first, uniform ones after them."""
-    num_relevant, num_uniform = mixture(section.train.batch_size, section.relevant_fraction)
+    """How many rows of a batch are relevant, and the batch: these first, the others after them."""
+    num_relevant, num_others = mixture(section.train.batch_size, section.relevant_fraction)
+    num_ended = round(num_others * section.ended_fraction)
     parts = [draw_relevant(section, windows, rng, num_relevant)]
-    if num_uniform:
-        parts.append(draw_uniform(section, windows, rng, num_uniform))
+    if num_ended:
+        length, lookahead = section.batch_length, section.heads.mtp_length
+        parts.append(windows.draw_ended(rng, num_ended, length, lookahead=lookahead))
+    if num_others > num_ended:
+        parts.append(draw_uniform(section, windows, rng, num_others - num_ended))
     return num_relevant, join(parts)
 
 

@@ -35,6 +35,9 @@ class AgentSection(Section):
     relevant_fraction: float = Field(
         default=0.5, gt=0, le=1, description="share of relevant sequences in a batch; BC is learned on these"
     )
+    ended_fraction: float = Field(
+        default=0.0, ge=0, lt=1, description="share of the other sequences that hold the terminal end of an episode"
+    )
     reward_weight: float = Field(
         default=0.1, gt=0, le=10, description="weight of the reward and continue losses; that of the policy is 1"
     )

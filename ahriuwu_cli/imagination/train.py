@@ -58,7 +58,7 @@ class ImagineStage:
         self.module = ImaginationModel(agent.model).to(runtime.device)
         self._rng = np.random.default_rng(seed)
         self._rollout: Rollout | None = None
-        self._uses_ends = windows.has_ends()
+        self._uses_ends = bool(windows.ended)
         world, length = agent.model.world, section.context_length
         self._guard = Guard.of(section.guard, windows, world, length, seed=seed)
         self._learns_all = section.transformer == "finetuned"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 
@@ -167,6 +168,15 @@ class LatentWindows:
             tasks.append(task)
         return self.read(places, length, lookahead, tasks)
 
+    def draw_ended(self, rng: np.random.Generator, count: int, length: int, *, lookahead: int = 0) -> LatentBatch:
+        """Random windows that hold the terminal end of an episode, as `draw`; from anywhere when none has one."""
+        if not self.ended:
+            return self.draw(rng, count, length, lookahead=lookahead)
+        chosen = [_pick(rng, self.ended) for _ in range(count)]
+        lengths = [self.episodes[index].num_latents for index in chosen]
+        places = [(i, draw_start(rng, n - 1, length, n)) for i, n in zip(chosen, lengths, strict=True)]
+        return self.read(places, length, lookahead, [_pick(rng, self._applying[index]) for index in chosen])
+
     def draw_contexts(
         self,
         rng: np.random.Generator,
@@ -241,9 +251,10 @@ class LatentWindows:
         indices = np.searchsorted(ends, positions := rng.integers(ends[-1], size=count), side="right")
         return [(int(i), int(position - ends[i] + starts[i])) for i, position in zip(indices, positions, strict=True)]
 
-    def has_ends(self) -> bool:
-        """True when some episode of the split ends in a terminal."""
-        return any(map(self.is_ended, range(len(self.episodes))))
+    @cached_property
+    def ended(self) -> list[int]:
+        """Indices of the episodes that end in a terminal."""
+        return [index for index in range(len(self.episodes)) if self.is_ended(index)]
 
     def is_ended(self, index: int) -> bool:
         """True when an episode ends in a terminal; the others were cut off."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from ahriuwu_cli.agent.batches import mixture
+from ahriuwu_cli.agent.batches import draw_mixed, mixture
 from ahriuwu_cli.agent.checkpoint import agent_from_header, load_agent
 from ahriuwu_cli.agent.config import AgentSection
 from ahriuwu_cli.agent.rewards import require_reward_range
@@ -51,6 +53,23 @@ def test_the_agent_token_comes_in_at_the_size_of_the_others(stage):
     torch.nn.init.normal_(own.embed_task.weight, std=0.02)
     stage.module.take_world(dynamics | {"slot": dynamics["slot"] * 20})
     assert own.embed_task.weight.std().item() / own.slot.std().item() == pytest.approx(1, rel=0.5)
+
+
+def test_a_part_of_the_other_windows_holds_an_end(packed_run, stage, monkeypatch):
+    """Ends are rare: the continue head is shown more of them, and cloning is not."""
+    windows, section = stage._windows, packed_run.config.agent
+
+    def ended(rng, count, length, *, lookahead):
+        batch = windows.draw(rng, count, length, lookahead=lookahead)
+        return dataclasses.replace(batch, terminal=torch.ones_like(batch.terminal))
+
+    monkeypatch.setattr(windows, "draw_ended", ended)
+    for fraction, rows in ((0.75, 12), (0.01, 0)):
+        train = section.train.model_copy(update={"batch_size": 32})
+        asked = section.model_copy(update={"ended_fraction": fraction, "train": train, "relevant_fraction": 0.5})
+        num_relevant, batch = draw_mixed(asked, windows, np.random.default_rng(0))
+        assert batch.terminal.all(dim=1).nonzero().flatten().tolist() == list(range(16, 16 + rows))
+        assert (num_relevant, len(batch.valid)) == (16, 32)
 
 
 def test_every_declared_tensor_is_trained(packed_run, stage, cpu_runtime, tmp_path):

@@ -198,16 +198,31 @@ def test_terminal_frames_are_drawn(windows) -> None:
     assert num_ends >= 2
     batch = source.draw(np.random.default_rng(0), 400, 3)
     assert (batch.terminal & batch.valid).any(dim=1).float().mean() > num_ends / source.num_latents
-    assert source.has_ends()
 
 
-def test_episodes_that_are_only_cut_have_no_ends(windows, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_windows_with_an_end_can_be_asked_for(windows) -> None:
+    """It is their last frame, each once, and every episode that has one has its turn."""
     source = windows["train"]
+    batch = source.draw_ended(np.random.default_rng(0), 300, 3, lookahead=2)
+    ends = batch.terminal[:, :3] & batch.valid
+    assert torch.equal(ends.int().argmax(dim=1), batch.valid.sum(dim=1) - 1) and (ends.sum(dim=1) == 1).all()
+    assert batch.terminal.shape[1] == 5
+    whole = source.read([(index, 0) for index in range(len(source.episodes))], 20)
+    assert source.ended == whole.terminal.any(dim=1).nonzero().flatten().tolist()
+    assert len({tuple(row.flatten().tolist()) for row in batch.latents}) == len(source.ended)
+
+
+def test_episodes_that_are_only_cut_have_no_ends(by_hand, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = LatentWindows(by_hand.packed, "train")
     whole = source.read([(index, 0) for index in range(len(source.episodes))], 20)
     cut = [episode for episode, ends in zip(source.episodes, whole.terminal.any(dim=1), strict=True) if not ends]
     assert 0 < len(cut) < len(source.episodes)
     monkeypatch.setattr(source, "episodes", cut)
-    assert not source.has_ends()
+    assert not source.ended
+    source = LatentWindows(by_hand.packed, "train")
+    source.ended = []
+    rngs = np.random.default_rng(0), np.random.default_rng(0)
+    assert torch.equal(source.draw_ended(rngs[0], 5, 3).latents, source.draw(rngs[1], 5, 3).latents)
 
 
 @pytest.mark.parametrize("length", [1, 3, 20])
