@@ -226,7 +226,7 @@ def _ends(
     unused.difference_update(given)
     low, high = map(float, bounds[given[0]]) if given else own
     if given and np.issubdtype(space.dtype, np.integer):
-        low, high = math.ceil(low), math.floor(high)
+        low, high = (math.ceil(low) if math.isfinite(low) else low), (math.floor(high) if math.isfinite(high) else high)
     slack = 1e-6 * max(abs(low), abs(high))  # bounds of 32 bits, written in decimals
     if given and (low < own[0] - slack or high > own[1] + slack):
         raise InputError(

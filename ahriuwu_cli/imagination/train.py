@@ -21,6 +21,7 @@ from ahriuwu_cli.core.artifact import Kind
 from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.errors import ConfigError
 from ahriuwu_cli.core.lineage import require_parent
+from ahriuwu_cli.core.training.compilation import as_written
 from ahriuwu_cli.core.training.loop import TrainResult, train
 from ahriuwu_cli.core.training.stage import ArtifactFields, Goal, StageState
 from ahriuwu_cli.dynamics.sampler import Dream
@@ -162,8 +163,7 @@ class ImagineStage:
         """Context in which compiled blocks run as they are written: for few dreams, in a batch of their own size."""
         if not self._runtime.compile:
             return nullcontext()
-        eager: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
-        return eager
+        return as_written()
 
     def describe(self) -> ArtifactFields:
         """The three sections of the heads' making and the specs; parents up to the agent, latents as trained on."""

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 from ahriuwu_cli.core import lock
 from ahriuwu_cli.core.errors import EXIT_FAILED, BusyError, InputError
 from ahriuwu_cli.core.files import TEMPORARY_SUFFIX
-from ahriuwu_cli.core.lock import LOCK_NAME, contents, exclusive
+from ahriuwu_cli.core.lock import LOCK_NAME, contents, exclusive, in_turn
 from ahriuwu_cli.core.training.loop import train
 
 posix = pytest.mark.skipif(os.name != "posix", reason="kernel locks and signals of POSIX")
@@ -75,6 +76,23 @@ def test_one_of_two_processes_is_refused_and_told_who_it_is(tmp_path: Path) -> N
         assert (folder / LOCK_NAME).exists()
         assert is_free(folder)
     assert not (tmp_path / "run").exists() or list(folder.iterdir()) == []
+
+
+@posix
+def test_whoever_waits_for_its_turn_is_told_once_who_has_it(tmp_path: Path) -> None:
+    told: list[str] = []
+    with in_turn(tmp_path / "free", told.append):
+        assert lock.is_ours(tmp_path / "free")
+    assert not told
+    with held(tmp_path / "taken") as process:
+
+        def wait(message: str) -> None:
+            told.append(message)
+            threading.Timer(3 * lock.TURN_SECONDS, process.kill).start()  # it asks again and again before that
+
+        with in_turn(tmp_path / "taken", wait):
+            assert process.wait() and lock.is_ours(tmp_path / "taken")
+        assert len(told) == 1 and f"process {process.pid}" in told[0]
 
 
 def test_a_process_may_come_again(tmp_path: Path) -> None:

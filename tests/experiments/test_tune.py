@@ -271,9 +271,12 @@ def test_trials_of_other_settings_are_not_mixed(tune, plan_file) -> None:
 
 
 def test_another_metric_may_judge(tune) -> None:
-    text = TUNE.replace("seed = 7", 'metric = "heldout_accuracy"\nhigher = true').replace("trials = 3", "trials = 2")
+    tokenizer = TUNE.partition("[keys]")[0].replace('"scratch"', '"tokenizer"')
+    judged = tokenizer.replace("seed = 7", 'seed = 7\nmetric = "heldout_psnr"\nhigher = true')
+    text = judged + '[keys]\n"tokenizer.train.learning_rate" = { low = 1e-4, high = 1e-2, log = true }\n'
     values = [row["value"] for row in tune(text).data["rows"]]
-    assert values == sorted(values, reverse=True)
+    assert len(set(values)) == 3 and values == sorted(values, reverse=True)
+    text = TUNE.replace("seed = 7", 'metric = "heldout_accuracy"\nhigher = true')
     with pytest.raises(ConfigError, match="no heldout_acuracy; measured: heldout_policy, ") as caught:
         tune(text.replace("accuracy", "acuracy"), "another")
     assert "name another metric" in caught.value.hint

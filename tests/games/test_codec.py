@@ -1,5 +1,7 @@
 """Action rows: specs of action spaces, conversion both ways, random rows in range."""
 
+import math
+
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -208,6 +210,14 @@ UNBOUNDED = {
     "one point": spaces.Box(1.0, 1.0, (2,), np.float64),
     "no range for float32": spaces.Box(1.0, 1.0 + 1e-12, (2,), np.float64),
 }
+
+
+@pytest.mark.parametrize("ends", [(-math.inf, 3.0), (0.0, math.inf), (math.nan, 3.0)])
+def test_given_bounds_without_an_end_are_refused(ends: tuple[float, float]) -> None:
+    for box in (spaces.Box(0, 9, (1,), np.int32), spaces.Box(0, 9, (1,), np.float32)):
+        with pytest.raises(InputError) as caught:
+            ActionCodec(box, bounds={"action": ends})
+        assert "action" in caught.value.message
 
 
 @pytest.mark.parametrize("name", UNBOUNDED)

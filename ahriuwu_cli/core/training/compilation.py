@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 
 from ahriuwu_cli.core.device import is_out_of_memory
@@ -22,6 +23,12 @@ Tell = Callable[[str], None]
 def to_stderr(line: str) -> None:
     """Where messages go."""
     print(line, file=sys.stderr)
+
+
+def as_written() -> AbstractContextManager[object]:
+    """Context in which compiled blocks run as they are written."""
+    stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
+    return stance
 
 
 class CompiledBlocks:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
 from pydantic import Field
 
 from ahriuwu_cli.core.config import Section
+from ahriuwu_cli.core.training.compilation import as_written
 from ahriuwu_cli.core.training.generators import generator_states, restore_generators
 from ahriuwu_cli.core.training.stage import HeldoutStage, Stage, seed_everything
 
@@ -56,7 +57,7 @@ def _untouched(session: Session) -> Iterator[None]:
     _exchange_with_average(session)
     try:
         # these batches have shapes of their own, for which blocks would be compiled again
-        with nullcontext() if session.compiled is None else _eager():
+        with nullcontext() if session.compiled is None else as_written():
             yield
     finally:
         _exchange_with_average(session)
@@ -65,11 +66,6 @@ def _untouched(session: Session) -> Iterator[None]:
         for buffer, before in buffers:
             buffer.copy_(before)
         restore_generators(session.runtime, *generators)
-
-
-def _eager() -> AbstractContextManager[object]:
-    stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
-    return stance
 
 
 def _exchange_with_average(session: Session) -> None:

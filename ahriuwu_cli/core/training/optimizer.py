@@ -20,7 +20,7 @@ class Optimizer:
     Decision: [D4] names no optimiser. Muon's step is scaled to the size of AdamW's (`match_rms_adamw`), so that both
     share one learning rate. On MinAtar Asterix (4 blocks over space and time, width 128, rate 0.004) the dynamics
     reached after 500 steps with Muon the held-out error of the next frame that AdamW reached after 1500 with 8 blocks;
-    a step takes 8 % longer.
+    the optimiser itself took 15 of the 194 seconds of these steps.
 
     Args:
         parameters: what learns, by name.
