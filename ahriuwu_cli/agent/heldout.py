@@ -103,7 +103,7 @@ class FinetunedJudge:
 
     def flow(self, world: DynamicsModel) -> float:
         """`heldout_flow` of another world on the same windows."""
-        return self._world.judge(world)["heldout_flow"]
+        return self._world.flow(world)
 
 
 class Sums:

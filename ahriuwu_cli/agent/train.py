@@ -1,11 +1,11 @@
 """`agent finetune`: behaviour cloning, reward and continue heads on top of the dynamics, dynamics loss kept.
 
-Shapes: B windows, T frames per window, L mtp_length. A batch holds relevant windows first and uniform windows
-after them (agent/batches.py): behaviour cloning is learned on the relevant half, the dynamics loss on the uniform
-half, reward and continue on both.
+Shapes: B windows, T frames per window, L mtp_length. A batch holds relevant windows first and the others
+after them (agent/batches.py): behaviour cloning is learned on the relevant ones, the dynamics loss on the others,
+reward and continue on both.
 
 Decision: relevant windows are shown at tau_context with d_min, which is how the agent meets frames when it
-plays and when it dreams; uniform windows carry the noise of the dynamics loss.
+plays and when it dreams; the others carry the noise of the dynamics loss.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def agent_losses(
     """
     world = model.world
     count, length = batch.valid.shape
-    relevant, uniform = slice(0, num_relevant), slice(num_relevant, count)
+    relevant, others = slice(0, num_relevant), slice(num_relevant, count)
     device = batch.latents.device
     z_tilde = world.normalise(batch.latents)
     tau = torch.full((count, length), tau_context, device=device)
@@ -175,10 +175,10 @@ def agent_losses(
     z_tilde[relevant] = corrupt(z_tilde[relevant], torch.randn_like(z_tilde[relevant]), tau[relevant])
     forcing = None
     if num_relevant < count:
-        inputs = draw_inputs(world, batch.rows(uniform), objective, tau_context)
+        inputs = draw_inputs(world, batch.rows(others), objective, tau_context)
         forcing = inputs.forcing
-        z_tilde[uniform], tau[uniform], d[uniform] = forcing.z_tilde, forcing.levels.tau, forcing.levels.d
-        known[uniform], separate[uniform] = inputs.action_valid, inputs.separate
+        z_tilde[others], tau[others], d[others] = forcing.z_tilde, forcing.levels.tau, forcing.levels.d
+        known[others], separate[others] = inputs.action_valid, inputs.separate
     out: Prediction = world(z_tilde, tau, d, action, known, task=batch.task, separate=separate)
     assert out.agent is not None
     watching = batch.valid & ~separate[:, None]  # single images say nothing about what led to them
@@ -201,7 +201,7 @@ def agent_losses(
         )
         metrics |= more
     if forcing is not None:
-        losses["dynamics"], more = forcing_loss(out.z1_hat[uniform], forcing, batch.valid[uniform], world.config.k_max)
+        losses["dynamics"], more = forcing_loss(out.z1_hat[others], forcing, batch.valid[others], world.config.k_max)
         metrics |= more
     return losses, metrics
 

@@ -54,12 +54,19 @@ class HeldoutWorld:
         """
         found = {}
         for name, batch in self._batches.items():
-            found[f"heldout_{name}flow"] = self._error(model, batch, self._uniform, batch.valid)
+            found[f"heldout_{name}flow"] = self._flow(model, batch)
             last = torch.zeros_like(batch.valid)
             last[:, -1] = batch.valid[:, -1]
             if last.any():
                 found[f"heldout_{name}next"] = self._error(model, batch, self._dreamt, last)
         return found
+
+    def flow(self, model: DynamicsModel) -> float:
+        """`heldout_flow` alone."""
+        return self._flow(model, self._batches[""])
+
+    def _flow(self, model: DynamicsModel, batch: LatentBatch) -> float:
+        return self._error(model, batch, self._uniform, batch.valid)
 
     def _error(self, model: DynamicsModel, batch: LatentBatch, draw: Draw, counted: Tensor) -> float:
         """The mean over the frames that are `counted` (B, T)."""

@@ -18,6 +18,7 @@ from ahriuwu_cli.core.config import Section
 from ahriuwu_cli.core.loading import reading
 from ahriuwu_cli.core.names import EpisodeId, Fingerprint, Sha256, TensorFileName
 from ahriuwu_cli.core.specs import ActionSpec, FrameSpec, LatentSpec
+from ahriuwu_cli.episodes.alignment import num_whole_latents
 from ahriuwu_cli.episodes.manifest import Split
 
 
@@ -110,6 +111,29 @@ class PackedInfo(Section):
 def _require_different(ids: Sequence[str]) -> None:
     if len(set(ids)) != len(ids):
         raise ValueError("two episodes have one id")
+
+
+@dataclass(frozen=True)
+class PackedEpisode:
+    """Where one episode lies: `num_latents` rows from `start` in shard number `shard`.
+
+    `num_whole` of its latents cover frames of the episode alone; the last one may reach past its end. `task` is
+    the place of the task it was recorded under among those of the store.
+    """
+
+    id: str
+    shard: int
+    start: int
+    num_latents: int
+    num_whole: int
+    split: Split
+    task: int
+
+    @classmethod
+    def of(cls, placed: PlacedEpisode, stride: int) -> PackedEpisode:
+        """From an entry of a packed manifest."""
+        whole = num_whole_latents(placed.num_frames, stride)
+        return cls(num_whole=whole, **placed.model_dump(exclude={"num_frames"}))
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,8 @@ from torch import Tensor
 
 from ahriuwu_cli.core.artifact import Header
 from ahriuwu_cli.core.errors import DataError
-from ahriuwu_cli.episodes.alignment import num_whole_latents
 from ahriuwu_cli.episodes.manifest import Split
-from ahriuwu_cli.latents.manifest import PlacedEpisode, read_packed
+from ahriuwu_cli.latents.manifest import PackedEpisode, read_packed
 from ahriuwu_cli.latents.rewards import Blocks, ByReward, Relevance, draw_start
 from ahriuwu_cli.latents.shards import BLOCK_ARRAYS, Shards
 from ahriuwu_cli.latents.tasks import REWARD, assign_tasks
@@ -55,29 +54,6 @@ class LatentBatch:
     def rows(self, chosen: slice) -> LatentBatch:
         """Some of its windows."""
         return LatentBatch(**{field.name: getattr(self, field.name)[chosen] for field in fields(self)})
-
-
-@dataclass(frozen=True)
-class PackedEpisode:
-    """Where one episode lies: `num_latents` rows from `start` in shard number `shard`.
-
-    `num_whole` of its latents cover frames of the episode alone; the last one may reach past its end. `task` is
-    the place of the task it was recorded under among those of the store.
-    """
-
-    id: str
-    shard: int
-    start: int
-    num_latents: int
-    num_whole: int
-    split: Split
-    task: int
-
-    @classmethod
-    def of(cls, placed: PlacedEpisode, stride: int) -> PackedEpisode:
-        """From an entry of a packed manifest."""
-        whole = num_whole_latents(placed.num_frames, stride)
-        return cls(num_whole=whole, **placed.model_dump(exclude={"num_frames"}))
 
 
 class LatentWindows:

@@ -50,9 +50,9 @@ def training_left(run: Run, kind: Kind, settings: TrainSettings, stage: Callable
 
 def _is_done(run: Run, header: Header, settings: TrainSettings) -> bool:
     """True where all steps are done, or training had ended before for want of progress or for all its minutes."""
-    if header.info["steps"] >= settings.steps or header.info.get("stopped") == "progress":
+    if header.info["steps"] >= settings.steps:
         return True
-    return header.info.get("stopped") == "minutes" and has_used_its_time(run, header)
+    return header.info.get("stopped") in ("progress", "minutes") and has_used_its_time(run, header)
 
 
 def has_used_its_time(run: Run, header: Header) -> bool:

@@ -56,16 +56,11 @@ def test_without_shares_nothing_is_drawn() -> None:
     assert torch.equal(torch.rand(1), after), "runs that do not ask for it are as they were"
 
 
-@given(
-    rows=st.integers(1, 9),
-    fraction=st.floats(0, 1),
-    context=st.floats(0, 1),
-    noise=st.floats(0, 1),
-    seed=st.integers(0, 99),
-)
-def test_levels_stay_on_the_grid_and_flow_has_a_frame(rows, fraction, context, noise, seed) -> None:
-    torch.manual_seed(seed)
-    found = Emphasis(context, min(noise, 1 - context), 0.875).lay_over(levels(rows, fraction), K_MAX)
+@given(batch=st.tuples(st.integers(1, 9), st.floats(0, 1)), shares=st.tuples(st.floats(0, 1), st.floats(0, 1)))
+def test_levels_stay_on_the_grid_and_flow_has_a_frame(batch, shares) -> None:
+    torch.manual_seed(0)
+    context, noise = shares
+    found = Emphasis(context, min(noise, 1 - context), 0.875).lay_over(levels(*batch), K_MAX)
     assert torch.equal(found.tau / found.d, (found.tau / found.d).round())
     assert found.tau.min() >= 0 and (found.tau + found.d).max() <= 1
     assert (found.d == 1 / K_MAX).any()

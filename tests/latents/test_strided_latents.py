@@ -18,8 +18,8 @@ from ahriuwu_cli.core.tensorfile import read_arrays, write_tensors
 from ahriuwu_cli.episodes.alignment import covered_frames, num_latents
 from ahriuwu_cli.episodes.episode import Episode
 from ahriuwu_cli.episodes.store import EpisodeStore
-from ahriuwu_cli.latents.manifest import PlacedEpisode
-from ahriuwu_cli.latents.windows import LatentWindows, PackedEpisode
+from ahriuwu_cli.latents.manifest import PackedEpisode, PlacedEpisode
+from ahriuwu_cli.latents.windows import LatentWindows
 from ahriuwu_cli.tokenizer.config import TokenizerSection
 from ahriuwu_cli.tokenizer.train import train_tokenizer
 
