@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ahriuwu_cli.core.pictures.captions import captioned
+from ahriuwu_cli.core.pictures.tiles import side_by_side
+from ahriuwu_cli.core.pictures.writing import write_gif, write_mp4
 from ahriuwu_cli.episodes.episode import Episode
-from ahriuwu_cli.evaluation.captions import captioned
-from ahriuwu_cli.evaluation.pictures import side_by_side, write_gif, write_mp4
 
 CLIP_STEPS = 400
 """Steps of an episode that are kept for its video: real games have episodes of tens of thousands."""

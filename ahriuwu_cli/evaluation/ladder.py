@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ahriuwu_cli.evaluation.plots import AGENT_COLOURS, new_figure, save_figure
+from ahriuwu_cli.core.pictures.figures import new_figure, save_figure
+from ahriuwu_cli.evaluation.plots import AGENT_COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ahriuwu_cli.core.files import write_json
 from ahriuwu_cli.core.specs import ActionSpec
 from ahriuwu_cli.episodes.episode import Episode
-from ahriuwu_cli.evaluation.behaviour import ActionTally
+from ahriuwu_cli.episodes.tally import ActionTally
 from ahriuwu_cli.evaluation.seal import seal_fault, sealed
 
 SAVE_SECONDS = 1.0

@@ -10,18 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ahriuwu_cli.core.files import write_atomically
+from ahriuwu_cli.core.pictures.figures import COLOURS, new_figure, save_figure
 from ahriuwu_cli.evaluation.metrics import HorizonCurve
 from ahriuwu_cli.evaluation.statistics import Interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 REFERENCES = ("reconstruction", "persistence")  # ceiling and floor of every rollout plot
 
-# Okabe and Ito's colours, told apart by colour-blind readers too.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 REFERENCE_COLOURS = ("#333333", "#8c8c8c")
 AGENT_COLOURS = {
     "random": "#8c8c8c",
@@ -38,7 +35,6 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 MAX_PANELS = 8  # components of an action that are drawn
 MAX_NUMBERED = 20  # choices in a panel that have their share written in
 MARKED_STEPS = 40  # longer curves are drawn without markers
-DPI = 120
 
 
 def plot_horizon(path: Path, curves: Mapping[str, HorizonCurve], title: str) -> None:
@@ -225,18 +221,3 @@ def _label_horizon(axes: Axes, title: str, label: str, num_steps: int) -> None:
     axes.grid(alpha=0.3)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """Make a figure (size in inches) apart from pyplot's global state; matplotlib is imported only when drawing."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def save_figure(path: Path, figure: Figure) -> None:
-    """Write a figure as a PNG, atomically."""
-    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=DPI))

@@ -13,12 +13,13 @@ from typing import Any
 from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.files import write_json
 from ahriuwu_cli.core.lock import exclusive
+from ahriuwu_cli.core.pictures.tiles import side_by_side
+from ahriuwu_cli.core.pictures.writing import write_gif, write_mp4, write_png
 from ahriuwu_cli.core.report import Report
 from ahriuwu_cli.evaluation.config import EvalSection
 from ahriuwu_cli.evaluation.dreaming import Dreamer, load_dreamer
 from ahriuwu_cli.evaluation.fidelity import step_distance
 from ahriuwu_cli.evaluation.metrics import Frames, HorizonCurve, horizon_table
-from ahriuwu_cli.evaluation.pictures import side_by_side, write_gif, write_mp4, write_png
 from ahriuwu_cli.evaluation.plots import plot_horizon
 from ahriuwu_cli.evaluation.seal import sealed
 from ahriuwu_cli.evaluation.sheets import dream_sheet, reconstruction_sheet, source_sheet

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ahriuwu_cli.core.pictures.tiles import evenly_spaced, side_by_side
 from ahriuwu_cli.evaluation.metrics import Frames
-from ahriuwu_cli.evaluation.pictures import side_by_side
 
 SOURCE_STEPS = 8  # columns of the sheet of all sources
 DREAM_STEPS = 16  # columns of the sheet of truth and dream
@@ -65,7 +65,7 @@ def reconstruction_sheet(truth: Frames, guess: Frames, scale: int) -> Frames:
         (H', W', 3) uint8.
     """
     truth, guess = truth.reshape(-1, *truth.shape[2:]), guess.reshape(-1, *guess.shape[2:])
-    chosen = _spread(len(truth), RECONSTRUCTED)
+    chosen = evenly_spaced(len(truth), RECONSTRUCTED)
     true, made = truth[chosen], guess[chosen]
     difference = np.abs(true.astype(np.int16) - made) * DIFFERENCE_GAIN
     rows = {
@@ -82,7 +82,7 @@ def reconstruction_sheet(truth: Frames, guess: Frames, scale: int) -> Frames:
 
 def _still(rows: Mapping[str, Frames], count: int, scale: int) -> Frames:
     """Rows of (steps, H, W, 3) at `count` evenly spaced steps, the first and the last among them."""
-    steps = _spread(len(next(iter(rows.values()))), count)
+    steps = evenly_spaced(len(next(iter(rows.values()))), count)
     columns = {f"+{step + 1}": np.stack([frames[step] for frames in rows.values()])[:, None] for step in steps}
     return _draw(columns, list(rows), scale)
 
@@ -90,8 +90,3 @@ def _still(rows: Mapping[str, Frames], count: int, scale: int) -> Frames:
 def _draw(columns: Mapping[str, Frames], row_names: list[str], scale: int) -> Frames:
     still: Frames = side_by_side(columns, scale=scale, row_names=row_names)[0]
     return still
-
-
-def _spread(total: int, count: int) -> list[int]:
-    """Up to `count` evenly spaced places of 0 .. total - 1."""
-    return sorted({int(place) for place in np.linspace(0, total - 1, count).round()})

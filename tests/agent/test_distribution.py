@@ -15,7 +15,7 @@ from torch.distributions import Bernoulli, Categorical, kl_divergence
 from ahriuwu_cli.agent.distribution import ActionChoices, ActionDistribution, binary_loss
 from ahriuwu_cli.core.specs import WIDEST_BOUND, ActionComponent, ActionSpec, are_apart
 from ahriuwu_cli.episodes.actions import ActionRange
-from ahriuwu_cli.evaluation.behaviour import ActionTally
+from ahriuwu_cli.episodes.tally import ActionTally
 from ahriuwu_cli.evaluation.config import EvalSection
 from ahriuwu_cli.imagination.config import ImagineSection
 

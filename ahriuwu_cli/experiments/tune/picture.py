@@ -8,7 +8,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ahriuwu_cli.evaluation.plots import COLOURS, REFERENCE_COLOURS, new_figure, save_figure
+from ahriuwu_cli.core.pictures.figures import COLOURS, new_figure, save_figure
+from ahriuwu_cli.evaluation.plots import REFERENCE_COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.spatial import cKDTree
 
+from ahriuwu_cli.core.pictures.style import Frames
+
 NUM_COLOURS = 255  # GIF has 256; one stays free for the writer to mark unchanged pixels
 TOLERANCE = 4  # of 255; smaller changes between frames are not shown
 SAMPLE_PIXELS = 1 << 20  # pixels looked at to choose a palette
 REFINEMENTS = 3  # k-means passes over the chosen palette
-
-Frames = NDArray[np.uint8]
 
 
 def index_colours(frames: Frames) -> tuple[Frames, Frames]:

@@ -1,4 +1,4 @@
-"""Frames beside each other with captions, written as GIF, MP4 or PNG.
+"""Frames beside each other with captions.
 
 Dimension letters: N contexts (rows), T time steps, H and W pixels of a frame, 3 RGB channels;
 H' and W' pixels of the finished picture.
@@ -9,33 +9,29 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import imageio.v3 as iio
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from ahriuwu_cli.core.files import write_atomically
-from ahriuwu_cli.evaluation.palette import index_colours
+from ahriuwu_cli.core.pictures.style import (
+    BACKGROUND,
+    BAR,
+    GAP,
+    NEUTRAL_COLOUR,
+    TEXT,
+    TRACK_COLOUR,
+    Colour,
+    Font,
+    Frames,
+    font_of,
+    line_height,
+)
 
-Frames = NDArray[np.uint8]
-Colour = tuple[int, int, int]
-
-BACKGROUND: Colour = (20, 22, 28)
-TEXT: Colour = (235, 235, 235)
-NEUTRAL_COLOUR: Colour = (110, 114, 124)
 CONTEXT_COLOUR: Colour = (86, 160, 230)
 DREAM_COLOUR: Colour = (240, 150, 40)
-TRACK_COLOUR: Colour = (50, 54, 64)
 
-GAP = 8  # pixels between tiles and around the picture
 BORDER = 2  # pixels of the coloured border of a tile
-BAR = 4  # height of the progress bar in pixels
 FONT_SIZES = (12, 20)  # smallest and largest caption
-
-GIF_MAX_FPS = 50.0  # viewers slow down animations that ask for more
-KEYFRAME_INTERVAL = 16
 
 
 @dataclass(frozen=True)
@@ -46,7 +42,7 @@ class _Layout:
     width: int
     caption_lines: tuple[tuple[str, ...], ...]
     row_names: tuple[str, ...]
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont
+    font: Font
     line_height: int
     columns_left: int
     cell_width: int
@@ -109,76 +105,9 @@ def side_by_side(
     return pictures
 
 
-def write_gif(path: Path, frames: Frames, fps: float) -> None:
-    """Write an animation that loops forever, atomically.
-
-    All frames share one palette of at most 255 colours, without dithering, and a pixel that changes
-    by 4 of 255 or less stays as it is shown (small files, no flicker). GIF counts time in hundredths
-    of a second: delays are rounded so that the whole animation keeps its length; above 50 frames per
-    second it plays at 50.
-
-    Args:
-        path: the file to write.
-        frames: (T, H, W, 3) uint8.
-        fps: frames per second.
-
-    Raises:
-        ValueError: frames are not (T, H, W, 3) uint8 with T >= 1, or fps is not positive.
-    """
-    _check_video(frames, fps)
-    palette, indices = index_colours(frames)
-    images = [Image.fromarray(index) for index in indices]
-    for image in images:
-        image.putpalette(palette.tobytes())
-    ends = np.rint(np.arange(len(frames) + 1) * 100.0 / min(fps, GIF_MAX_FPS)).astype(int)
-    delays = [int(hundredths) * 10 for hundredths in np.diff(ends)]  # milliseconds
-    write_atomically(
-        path,
-        lambda temporary: images[0].save(
-            temporary,
-            format="GIF",
-            save_all=True,
-            append_images=images[1:],
-            duration=delays if len(delays) > 1 else delays[0],
-            loop=0,
-        ),
-    )
-
-
-def write_mp4(path: Path, frames: Frames, fps: float) -> None:
-    """Write an H.264 video (yuv420p, a keyframe every 16 frames), atomically.
-
-    Odd heights and widths are made even by repeating the last row or column.
-
-    Args:
-        path: the file to write.
-        frames: (T, H, W, 3) uint8.
-        fps: frames per second.
-
-    Raises:
-        ValueError: frames are not (T, H, W, 3) uint8 with T >= 1, or fps is not positive.
-    """
-    _check_video(frames, fps)
-    height, width = frames.shape[1:3]
-    even = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-
-    def write(temporary: Path) -> None:
-        with iio.imopen(temporary, "w", plugin="pyav", extension=".mp4", container="mp4") as video:
-            video.init_video_stream("libx264", fps=fps, pixel_format="yuv420p", max_keyframe_interval=KEYFRAME_INTERVAL)
-            for frame in even:
-                video.write_frame(frame)
-
-    write_atomically(path, write)
-
-
-def write_png(path: Path, picture: Frames) -> None:
-    """Write one picture (H, W, 3) uint8 without loss, atomically.
-
-    Raises:
-        ValueError: the picture is not (H, W, 3) uint8.
-    """
-    _check_video(picture[None], fps=1.0)
-    write_atomically(path, lambda temporary: iio.imwrite(temporary, picture, plugin="pillow", extension=".png"))
+def evenly_spaced(total: int, count: int) -> list[int]:
+    """Up to `count` evenly spaced places of 0 .. total - 1, the first and the last among them (of one: the first)."""
+    return sorted({int(place) for place in np.linspace(0, total - 1, count).round()})
 
 
 # ---------------------------------------------------------------- checks
@@ -198,15 +127,6 @@ def _check_columns(columns: Mapping[str, Frames]) -> tuple[int, ...]:
     return shape
 
 
-def _check_video(frames: Frames, fps: float) -> None:
-    if frames.dtype != np.uint8:
-        raise ValueError(f"frames are {frames.dtype}; expected uint8 with values 0..255")
-    if frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
-        raise ValueError(f"frames have shape {frames.shape}; expected RGB frames (T, H, W, 3)")
-    if not (math.isfinite(fps) and fps > 0):
-        raise ValueError(f"fps is {fps}; expected a positive number of frames per second")
-
-
 # ---------------------------------------------------------------- drawing
 
 
@@ -214,8 +134,8 @@ def _lay_out(
     names: list[str], row_names: Sequence[str], shape: tuple[int, ...], scale: int, context_length: int | None
 ) -> _Layout:
     num_rows, num_steps, tile_height, tile_width = shape[0], shape[1], shape[2] * scale, shape[3] * scale
-    font = ImageFont.load_default(size=min(max(tile_width // 7, FONT_SIZES[0]), FONT_SIZES[1]))
-    line_height = math.ceil(font.getbbox("Ag|")[3]) + 2
+    font = font_of(min(max(tile_width // 7, FONT_SIZES[0]), FONT_SIZES[1]))
+    height_of_line = line_height(font)
 
     def longest(texts: Iterable[str]) -> int:
         return max((math.ceil(font.getlength(text)) for text in texts), default=0)
@@ -224,16 +144,16 @@ def _lay_out(
     columns_left = GAP + longest(row_names) + (GAP if row_names else 0)
     still = num_steps == 1 and context_length is None
     status_width = 0 if still else longest(_status(step, num_steps, context_length)[0] for step in range(num_steps))
-    caption_lines = tuple(_wrap(name, font, cell_width) for name in names)
-    caption_top = GAP if still else GAP + line_height + BAR + GAP
-    tiles_top = caption_top + max(len(lines) for lines in caption_lines) * line_height + GAP // 2
+    caption_lines = tuple(wrapped(name, font, cell_width) for name in names)
+    caption_top = GAP if still else GAP + height_of_line + BAR + GAP
+    tiles_top = caption_top + max(len(lines) for lines in caption_lines) * height_of_line + GAP // 2
     return _Layout(
         height=tiles_top + num_rows * (tile_height + 2 * BORDER + GAP),
         width=max(columns_left + len(names) * (cell_width + GAP), status_width + 2 * GAP),
         caption_lines=caption_lines,
         row_names=tuple(row_names),
         font=font,
-        line_height=line_height,
+        line_height=height_of_line,
         columns_left=columns_left,
         cell_width=cell_width,
         tile_height=tile_height,
@@ -242,7 +162,7 @@ def _lay_out(
     )
 
 
-def _wrap(name: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> tuple[str, ...]:
+def wrapped(name: str, font: Font, width: int) -> tuple[str, ...]:
     """Break a caption between words so that each line fits the width in pixels."""
     lines = [""]
     for word in name.split():

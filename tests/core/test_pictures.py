@@ -13,18 +13,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from ahriuwu_cli.evaluation import pictures
+from ahriuwu_cli.core.pictures import writing
+from ahriuwu_cli.core.pictures.palette import NUM_COLOURS, TOLERANCE, index_colours
+from ahriuwu_cli.core.pictures.style import GAP, NEUTRAL_COLOUR, TRACK_COLOUR
+from ahriuwu_cli.core.pictures.tiles import CONTEXT_COLOUR, DREAM_COLOUR, side_by_side
+from ahriuwu_cli.core.pictures.writing import write_gif, write_mp4, write_png
 from ahriuwu_cli.evaluation.metrics import psnr
-from ahriuwu_cli.evaluation.palette import NUM_COLOURS, TOLERANCE, index_colours
-from ahriuwu_cli.evaluation.pictures import (
-    CONTEXT_COLOUR,
-    DREAM_COLOUR,
-    NEUTRAL_COLOUR,
-    side_by_side,
-    write_gif,
-    write_mp4,
-    write_png,
-)
 
 Frames = NDArray[np.uint8]
 
@@ -77,7 +71,7 @@ def test_context_and_dream_are_told_apart_by_colour() -> None:
 
 def test_progress_bar_grows() -> None:
     video = side_by_side({"truth": np.zeros((1, 6, 32, 32, 3), np.uint8)}, context_length=2)
-    bar = video[:, pictures.GAP : -40]
+    bar = video[:, GAP:-40]
     for colour, growing in ((CONTEXT_COLOUR, slice(0, 2)), (DREAM_COLOUR, slice(2, 6))):
         shown = [int((frame == np.array(colour, np.uint8)).all(axis=-1).sum()) for frame in bar[growing]]
         assert (np.diff(shown) > 0).all()
@@ -100,7 +94,7 @@ def test_captions_do_not_touch_and_differ_with_their_text() -> None:
     captions = picture[-36:-14]  # the line above the tiles
     bright = np.flatnonzero((captions > 150).all(axis=-1).any(axis=0))
     assert bright.max() < picture.shape[1] - 2  # nothing is cut off
-    assert np.diff(bright).max() >= pictures.GAP  # a gap between the two
+    assert np.diff(bright).max() >= GAP  # a gap between the two
 
 
 def test_long_captions_are_wrapped_not_widened() -> None:
@@ -117,7 +111,7 @@ def test_rows_are_named_at_the_left() -> None:
     named = side_by_side(columns, scale=2, row_names=["truth", "dream"])[0]
     shift = named.shape[1] - plain.shape[1]
     assert named.shape[0] == plain.shape[0]
-    np.testing.assert_array_equal(named[:, shift + pictures.GAP :], plain[:, pictures.GAP :])
+    np.testing.assert_array_equal(named[:, shift + GAP :], plain[:, GAP:])
     written = np.flatnonzero((named[:, :shift] > 150).all(axis=-1).any(axis=1))
     rows = np.array([_find(plain, frame.repeat(2, axis=0).repeat(2, axis=1))[0][0] for frame in columns["+1"][:, 0]])
     assert all(((written > top) & (written < top + 64)).any() for top in rows)
@@ -129,7 +123,7 @@ def test_a_still_has_no_progress_bar() -> None:
     frame = np.zeros((1, 1, 32, 32, 3), np.uint8)
     still, moment = side_by_side({"a": frame}), side_by_side({"a": frame}, context_length=0)
     assert still.shape[1] < moment.shape[1]
-    assert not _has(still[0], pictures.TRACK_COLOUR)
+    assert not _has(still[0], TRACK_COLOUR)
 
 
 def test_one_context_one_step_one_pixel() -> None:
@@ -292,7 +286,7 @@ def test_a_failed_write_keeps_the_previous_file(tmp_path, write, monkeypatch: py
         raise OSError("disk full")
 
     monkeypatch.setattr(Image.Image, "save", fail)
-    monkeypatch.setattr(pictures.iio, "imopen", fail)
+    monkeypatch.setattr(writing.iio, "imopen", fail)
     with pytest.raises(OSError, match="disk full"):
         write(path, np.zeros((3, 16, 16, 3), np.uint8), 10)
     assert path.read_bytes() == b"previous"
