@@ -12,6 +12,7 @@ from ahriuwu_cli.core.bounds import require_file
 from ahriuwu_cli.core.errors import ArtifactError
 
 TENSOR_SUFFIX = ".safetensors"
+VIDEO_SUFFIX = ".mp4"
 LONGEST_NAME = 200
 PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 DEVICES = {"con", "prn", "aux", "nul", *(f"{name}{number}" for name in ("com", "lpt") for number in range(10))}
@@ -41,9 +42,21 @@ def tensor_file_name(name: str) -> str:
     return name
 
 
+def video_file_name(name: str) -> str:
+    """`plain_name` of a video file.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not plain_name(name).endswith(VIDEO_SUFFIX):
+        raise ValueError(f"{name!r} is no name of a {VIDEO_SUFFIX} file")
+    return name
+
+
 EpisodeId = Annotated[str, Field(pattern=r"^[0-9]{6,18}$")]
 """Number of an episode in its store, with six digits or more."""
 TensorFileName = Annotated[str, AfterValidator(tensor_file_name)]
+VideoFileName = Annotated[str, AfterValidator(video_file_name)]
 Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{1,64}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 

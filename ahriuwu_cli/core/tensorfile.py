@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -35,6 +37,47 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata_text
             raise OSError(int(code[1]) if code else errno.EIO, str(error)) from error
 
     write_atomically(path, save)
+
+
+class TensorFileWriter:
+    """Fills the arrays of a safetensors file whose sizes are known, a few rows at a time, in any order.
+
+    Args:
+        stream: an empty file, open for writing.
+        layout: type and shape of every array.
+        metadata_text: as in `write_tensors`.
+    """
+
+    def __init__(
+        self, stream: IO[bytes], layout: Mapping[str, tuple[Any, tuple[int, ...]]], metadata_text: Mapping[str, str]
+    ) -> None:
+        self._stream = stream
+        self._places: dict[str, tuple[int, np.dtype[Any], tuple[int, ...]]] = {}
+        header: dict[str, Any] = {"__metadata__": dict(metadata_text)} if metadata_text else {}
+        end = 0
+        for name in sorted(layout, key=lambda name: (-np.dtype(layout[name][0]).itemsize, name)):
+            dtype, shape = np.dtype(layout[name][0]), tuple(map(int, layout[name][1]))
+            start, end = end, end + dtype.itemsize * math.prod(shape)
+            header[name] = {"dtype": STORED_TYPES[dtype.name], "shape": list(shape), "data_offsets": [start, end]}
+            self._places[name] = start, dtype, shape
+        text = json.dumps(header, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 8)
+        stream.write(len(text).to_bytes(LENGTH_BYTES, "little") + text)
+        self._begin = LENGTH_BYTES + len(text)
+        stream.truncate(self._begin + end)
+
+    def put(self, name: str, row: int, rows: np.ndarray) -> None:
+        """Write `rows` of one array from row number `row` on."""
+        start, dtype, shape = self._places[name]
+        assert rows.dtype == dtype and rows.shape[1:] == shape[1:] and row + len(rows) <= shape[0]
+        self._stream.seek(self._begin + start + row * dtype.itemsize * math.prod(shape[1:]))
+        self._stream.write(np.ascontiguousarray(rows).data.cast("B") if rows.size else b"")
+
+
+STORED_TYPES = {
+    "bool": "BOOL", "uint8": "U8", "int32": "I32", "int64": "I64", "float16": "F16", "float32": "F32", "float64": "F64",
+}  # fmt: skip
+"""What a safetensors header calls them."""
 
 
 def open_tensors(path: Path, framework: str) -> Any:

@@ -17,11 +17,12 @@ from ahriuwu_cli.core.artifact import Kind
 from ahriuwu_cli.core.content import require_content
 from ahriuwu_cli.core.errors import AhriuwuError
 from ahriuwu_cli.core.lineage import is_parent
-from ahriuwu_cli.core.tensorfile import open_tensors, read_arrays
+from ahriuwu_cli.core.tensorfile import read_arrays
 from ahriuwu_cli.doctor.checks import Subject
 from ahriuwu_cli.doctor.findings import Area, counted
-from ahriuwu_cli.episodes.episode import ARRAYS, Episode
+from ahriuwu_cli.episodes.episode import Tracks
 from ahriuwu_cli.episodes.events import event_of
+from ahriuwu_cli.episodes.files import read_tracks
 from ahriuwu_cli.episodes.manifest import EpisodeRecord
 from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.latents.manifest import PlacedEpisode, read_latents, read_packed
@@ -70,17 +71,9 @@ class _Reader:
     def __init__(self, store: EpisodeStore, record: EpisodeRecord) -> None:
         self._store, self._record = store, record
 
-    def __call__(self) -> Episode:
+    def __call__(self) -> Tracks:
         """The episode without its frames."""
-        record = self._record
-        path = require_content(self._store.folder, record.file, record.sha256, again="record again")
-        with open_tensors(path, "np") as handle:
-            names = [name for name in handle.keys() if name != "frames"]  # noqa: SIM118 (not a dict)
-            arrays = {name: handle.get_tensor(name) for name in names}
-        own = {name: arrays[name] for name in ARRAYS if name != "frames"}
-        events = {event: array for name, array in arrays.items() if (event := event_of(name)) is not None}
-        none = np.zeros((record.num_steps + 1, 0, 0, 3), np.uint8)
-        return Episode(frames=none, **own, task=record.task, seed=record.seed, policy=record.policy, events=events)
+        return read_tracks(self._store.folder, self._record)
 
 
 class _LatentReader:

@@ -18,8 +18,9 @@ import numpy as np
 
 from ahriuwu_cli.core.errors import AhriuwuError
 from ahriuwu_cli.doctor.findings import Area, counted, first_few
-from ahriuwu_cli.episodes.episode import Episode
+from ahriuwu_cli.episodes.episode import Tracks
 from ahriuwu_cli.episodes.manifest import EpisodeRecord
+from ahriuwu_cli.episodes.reading import FrameReader, pieces
 from ahriuwu_cli.episodes.store import EpisodeStore
 
 NUM_FRAMES = 8
@@ -47,16 +48,24 @@ class Plays:
     _by_play: dict[bytes, list[str]] = field(default_factory=lambda: defaultdict(list))
     _by_frame: dict[tuple[int, int, bytes], list[str]] = field(default_factory=lambda: defaultdict(list))
 
-    def take(self, record: EpisodeRecord, episode: Episode) -> None:
-        """Remember an episode by a few hashes."""
+    def take(self, record: EpisodeRecord, tracks: Tracks, frames: FrameReader) -> bool:
+        """Remember an episode by a few hashes; says whether something moves in it."""
         self._records[record.id] = record
-        self.exact[_hash(episode.frames, episode.actions)].add(record.split)
-        self._by_play[_hash(episode.actions, episode.rewards)].append(record.id)
-        count = len(episode.frames)
-        for place in np.linspace(1, count - 1, NUM_FRAMES).round().astype(int).tolist():
-            ids = self._by_frame[count, place, _hash(episode.frames[place])]
-            if record.id not in ids[-1:] and len(ids) <= MAX_ALIKE:
-                ids.append(record.id)
+        self._by_play[_hash(tracks.actions, tracks.rewards)].append(record.id)
+        count, digest, moves, row = len(frames), hashlib.sha256(), False, 0
+        places = np.linspace(1, count - 1, NUM_FRAMES).round().astype(int).tolist()
+        first = frames.read(0, 1)
+        for piece in pieces(frames):
+            digest.update(piece.tobytes())
+            moves = moves or bool((piece != first).any())
+            for place in [place for place in places if row <= place < row + len(piece)]:
+                ids = self._by_frame[count, place, _hash(piece[place - row])]
+                if record.id not in ids[-1:] and len(ids) <= MAX_ALIKE:
+                    ids.append(record.id)
+            row += len(piece)
+        digest.update(_hash(tracks.actions))
+        self.exact[digest.digest()].add(record.split)
+        return moves
 
     def judge(self, area: Area, store: EpisodeStore) -> None:
         """Pitfall 7: no play is both in train and held out; no play has the frames of another."""
@@ -65,10 +74,9 @@ class Plays:
         near, foreign = [], []
         for left, right in self._pairs():
             try:
-                first, second = store.read(left), store.read(right)
+                kind = _likeness(store, left, right)
             except AhriuwuError:
                 continue  # damaged: `files` says so
-            kind = _likeness(first, second)
             splits = {self._records[left].split, self._records[right].split}
             if kind == "copy" and len(splits) > 1:
                 near.append(f"{left} and {right}")
@@ -102,13 +110,18 @@ class Plays:
         return self._records[episode].num_steps < NUM_FRAMES
 
 
-def _likeness(first: Episode, second: Episode) -> str | None:
+def _likeness(store: EpisodeStore, left: str, right: str) -> str | None:
     """`copy`: nearly the same play, though not bit by bit; `foreign`: nearly the same frames, other actions."""
-    if first.frames.shape != second.frames.shape:
+    first, second = store.tracks(left), store.tracks(right)
+    if first.num_frames != second.num_frames:
         return None
-    changed = float((first.frames != second.frames).mean())
-    if changed > MAX_CHANGED:
-        return None
+    pairs = zip(pieces(store.frames(left)), pieces(store.frames(right)), strict=True)
+    spec = store.frame_spec
+    values, changed = first.num_frames * spec.height * spec.width * 3, 0
+    for one, two in pairs:
+        changed += int((one != two).sum())
+        if changed > MAX_CHANGED * values:
+            return None
     other = float((first.actions != second.actions).any(axis=1).mean())
     if other == 0 and np.array_equal(first.rewards, second.rewards):
         return "copy" if changed else None

@@ -8,7 +8,6 @@ from ahriuwu_cli.core.artifact import MADE_BY
 from ahriuwu_cli.doctor.checks import Subject
 from ahriuwu_cli.doctor.duplicates import Plays
 from ahriuwu_cli.doctor.findings import Area, Fault, counted, fault_of, first_few
-from ahriuwu_cli.episodes.episode import Episode
 from ahriuwu_cli.episodes.manifest import EpisodeRecord
 from ahriuwu_cli.episodes.store import EpisodeStore
 
@@ -36,7 +35,7 @@ def examine_episodes(area: Area, subject: Subject) -> None:
     tally = _Tally()
     for record in store.episodes:
         try:
-            _take(tally, record, _checked(store, record))
+            _take(tally, store, record)
         except Exception as error:  # one damaged file must not hide the state of the others
             tally.faults.append(fault_of(record.file, error))
     size = f"{counted(len(store.episodes), 'episode')}, {counted(tally.steps, 'step')}"
@@ -62,25 +61,21 @@ def examine_episodes(area: Area, subject: Subject) -> None:
         )
 
 
-def _checked(store: EpisodeStore, record: EpisodeRecord) -> Episode:
-    """An episode that is what the manifest says."""
-    episode = store.read(record.id)
-    episode.validate(store.action_spec, store.frame_spec)
+def _take(tally: _Tally, store: EpisodeStore, record: EpisodeRecord) -> None:
+    """Read an episode, see that it is what the manifest says, and what can be learned from it."""
+    tracks = store.tracks(record.id)
+    tracks.validate(store.action_spec, store.frame_spec)
     for name, found, listed in (
-        ("steps", episode.num_steps, record.num_steps),
-        ("total reward", episode.total_reward, record.total_reward),
+        ("steps", tracks.num_steps, record.num_steps),
+        ("total reward", tracks.total_reward, record.total_reward),
     ):
         if found != listed:
             raise Fault(f"{name} {found}, but the manifest lists {listed}")
-    return episode
-
-
-def _take(tally: _Tally, record: EpisodeRecord, episode: Episode) -> None:
-    tally.steps += episode.num_steps
-    tally.rewarding += bool((episode.rewards > 0).any())
-    if (episode.frames == episode.frames[0]).all():
+    moves = tally.plays.take(record, tracks, store.frames(record.id))
+    tally.steps += tracks.num_steps
+    tally.rewarding += bool((tracks.rewards > 0).any())
+    if not moves:
         tally.still.append(record.id)
-    tally.plays.take(record, episode)
 
 
 def _judge_content(area: Area, tally: _Tally, store: EpisodeStore, readable: int) -> None:

@@ -22,6 +22,7 @@ from ahriuwu_cli.core.lineage import is_parent
 from ahriuwu_cli.core.tensorfile import metadata_of, read_tensors
 from ahriuwu_cli.doctor.checks import Subject
 from ahriuwu_cli.doctor.findings import Area, counted
+from ahriuwu_cli.episodes.reading import FrameReader
 from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.latents.build import MADE_FROM
 from ahriuwu_cli.latents.manifest import EncodedEpisode, Latents, read_latents
@@ -93,7 +94,7 @@ def examine_encoding(area: Area, subject: Subject) -> None:
         try:
             path = require_content(subject.path, entry.file, entry.sha256, again=AGAIN)
             stored = read_tensors(path)["latents"].float()
-            frames = torch.from_numpy(store.read(entry.id).frames)
+            frames = store.frames(entry.id)
         except (AhriuwuError, KeyError):
             continue  # damaged: another check says so
         if len(frames) != entry.num_frames or len(stored) != entry.num_latents:
@@ -131,17 +132,18 @@ def _looks_back(tokenizer: Tokenizer) -> bool:
     return type(tokenizer.encode_stream()) is not EncodeStream
 
 
-def sampled_pair(tokenizer: Tokenizer, frames: torch.Tensor, stored: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def sampled_pair(tokenizer: Tokenizer, frames: FrameReader, stored: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Latents (K', N, C) of some frames as they are there, and as the tokenizer gives them now."""
     runtime = Runtime(torch.device("cpu"), "fp32")
     if not _looks_back(tokenizer):
         places = [len(frames) // 2, len(frames) - 1]
-        return stored[places], encode_episode(tokenizer, frames[places], runtime, len(places))
+        shown = [torch.from_numpy(frames.read(place, place + 1)) for place in places]
+        return stored[places], encode_episode(tokenizer, shown, runtime)
     stride = tokenizer.latent_spec.stride
     whole = min(
         1 + (FRAMES_IN_ORDER - 1) // stride, 1 + (len(frames) - 1) // stride
     )  # latents of frames that are there
-    again = encode_episode(tokenizer, frames[: 1 + stride * (whole - 1)], runtime, FRAMES_IN_ORDER)
+    again = encode_episode(tokenizer, [torch.from_numpy(frames.read(0, 1 + stride * (whole - 1)))], runtime)
     return stored[:whole], again[:whole]
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from ahriuwu_cli.core.config import Section
+from ahriuwu_cli.episodes.manifest import Storage
+from ahriuwu_cli.episodes.video import LOSSLESS_PIXELS
 
 NOT_RECORDED = {"num_envs"}
 """Keys that leave what is recorded as it is."""
@@ -63,8 +65,19 @@ class DataSection(Section):
         ge=0,
         description="truncate episodes here; 0 keeps the env's own limit, up to 100,000 steps and 1 GiB of frames",
     )
+    storage: Literal["auto", "raw", "video"] = Field(
+        default="auto",
+        description="frames raw, or as video (H.264 in RGB, lossless up to 64x64); auto: raw up to 64x64, else video",
+    )
     heldout_fraction: float = Field(default=0.1, gt=0, lt=1, description="share of whole episodes held out")
     task: str = Field(default="play", min_length=1, description="name of the task in the episode store")
+
+    @property
+    def kept_as(self) -> Storage:
+        """How frames are kept, by their size where that is left open."""
+        if self.storage != "auto":
+            return self.storage
+        return "raw" if self.height * self.width <= LOSSLESS_PIXELS else "video"
 
     @property
     def step_limit(self) -> int:

@@ -1,4 +1,4 @@
-"""One episode in memory: frames, actions, rewards and flags in Gymnasium's alignment, and its checks.
+"""One episode: frames, actions, rewards and flags in Gymnasium's alignment, and its checks.
 
 Shapes: T steps, T+1 frames, H x W pixels, A = ActionSpec.dim.
 """
@@ -19,25 +19,23 @@ from ahriuwu_cli.episodes.events import EVENT_NAME, event_array
 RECORD_HINT = "correct the environment, or what it declares of itself"
 
 
-@dataclass(frozen=True)
-class Episode:
-    """`frames[t]`, then `actions[t]` taken on seeing it, then what came back together with `frames[t+1]`.
+@dataclass(frozen=True, kw_only=True)
+class Tracks:
+    """An episode but for its frames: `actions[t]` taken on seeing frame t, then what came back with frame t+1.
 
     Attributes:
-        frames: (T+1, H, W, 3) uint8 RGB.
         actions: (T, A) float32, columns by ActionSpec.slices().
         action_valid: (T,) bool, False where the action is not known.
         rewards: (T,) float32.
         terminals: (T,) bool, the game ended here; True at most at the last step.
         truncations: (T,) bool, play was cut here though the game went on; True at most at the last step.
-        timestamps: (T+1,) float64 seconds, rising.
+        timestamps: (T+1,) float64 seconds, rising, of the frames.
         task: name of the task.
-        seed: seed of the environment's reset.
+        seed: seed of the environment's reset; of imported play its place among the parts of its recording.
         policy: name of who played.
-        events: (T,) float32 by name, what else came back together with frames[t+1]; see events.py.
+        events: (T,) float32 by name, what else came back together with frame t+1; see events.py.
     """
 
-    frames: np.ndarray
     actions: np.ndarray
     action_valid: np.ndarray
     rewards: np.ndarray
@@ -55,13 +53,18 @@ class Episode:
         return len(self.actions)
 
     @property
+    def num_frames(self) -> int:
+        """T+1."""
+        return len(self.timestamps)
+
+    @property
     def total_reward(self) -> float:
         """Undiscounted return."""
         return float(self.rewards.sum(dtype=np.float64))
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Give the arrays by name, as the store writes them."""
-        own = {name: getattr(self, name) for name in ARRAYS}
+        own = {name: getattr(self, name) for name in TRACKS}
         return own | {event_array(name): values for name, values in self.events.items()}
 
     def event(self, name: str) -> np.ndarray:
@@ -69,7 +72,7 @@ class Episode:
         return self.events.get(name, np.zeros(self.num_steps, np.float32))
 
     def validate(self, action_spec: ActionSpec, frame_spec: FrameSpec) -> None:
-        """Check shapes, types, ranges and flags against the specs.
+        """Check shapes, types, ranges and flags against the specs; an episode's frames as well.
 
         Raises:
             DataError: the first thing found wrong; an action outside its range is named by
@@ -78,24 +81,13 @@ class Episode:
         steps = self.num_steps
         if steps < 1:
             raise DataError(f"{self._name()} has no steps; expected at least 1", hint=RECORD_HINT)
-        height, width = frame_spec.height, frame_spec.width
-        wanted: dict[str, tuple[tuple[int, ...], Any]] = {
-            "frames": ((steps + 1, height, width, 3), np.uint8),
-            "actions": ((steps, action_spec.dim), np.float32),
-            "action_valid": ((steps,), np.bool_),
-            "rewards": ((steps,), np.float32),
-            "terminals": ((steps,), np.bool_),
-            "truncations": ((steps,), np.bool_),
-            "timestamps": ((steps + 1,), np.float64),
-        }
         for name in self.events:
             if not EVENT_NAME.fullmatch(name):
                 raise DataError(
                     f"{self._name()} has an event {name!r}; expected a name like {EVENT_NAME.pattern}", hint=RECORD_HINT
                 )
-            wanted[event_array(name)] = ((steps,), np.float32)
         arrays = self.arrays()
-        for name, (shape, dtype) in wanted.items():
+        for name, (shape, dtype) in self._wanted(action_spec, frame_spec).items():
             array = arrays[name]
             if array.shape != shape or array.dtype != dtype:
                 raise DataError(
@@ -116,8 +108,41 @@ class Episode:
                 )
         check_actions(action_spec, self.actions, self.action_valid, where=self._name())
 
+    def _wanted(self, action_spec: ActionSpec, frame_spec: FrameSpec) -> dict[str, tuple[tuple[int, ...], Any]]:
+        """Shape and type of every array."""
+        del frame_spec
+        steps = self.num_steps
+        wanted: dict[str, tuple[tuple[int, ...], Any]] = {
+            "actions": ((steps, action_spec.dim), np.float32),
+            "action_valid": ((steps,), np.bool_),
+            "rewards": ((steps,), np.float32),
+            "terminals": ((steps,), np.bool_),
+            "truncations": ((steps,), np.bool_),
+            "timestamps": ((steps + 1,), np.float64),
+        }
+        return wanted | {event_array(name): ((steps,), np.float32) for name in self.events}
+
     def _name(self) -> str:
         return f"the episode with seed {self.seed}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Episode(Tracks):
+    """Tracks with all frames in memory.
+
+    Attributes:
+        frames: (T+1, H, W, 3) uint8 RGB.
+    """
+
+    frames: np.ndarray
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Give the arrays by name, the frames among them."""
+        return super().arrays() | {FRAMES: self.frames}
+
+    def _wanted(self, action_spec: ActionSpec, frame_spec: FrameSpec) -> dict[str, tuple[tuple[int, ...], Any]]:
+        shape = (self.num_steps + 1, frame_spec.height, frame_spec.width, 3)
+        return {FRAMES: (shape, np.uint8)} | super()._wanted(action_spec, frame_spec)
 
 
 def _check_finite(values: np.ndarray, where: str) -> None:
@@ -126,4 +151,5 @@ def _check_finite(values: np.ndarray, where: str) -> None:
         raise DataError(f"{where}[{int(np.argmin(fine))}] is not finite", hint=RECORD_HINT)
 
 
-ARRAYS = ("frames", "actions", "action_valid", "rewards", "terminals", "truncations", "timestamps")
+FRAMES = "frames"
+TRACKS = ("actions", "action_valid", "rewards", "terminals", "truncations", "timestamps")

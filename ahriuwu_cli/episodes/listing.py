@@ -51,17 +51,17 @@ def listed(
 
 def divided(info: StoreInfo, rule: SplitRule) -> StoreInfo:
     """Divide all episodes anew; what the store has grown from is forgotten."""
-    splits = divide([int(record.id) for record in info.episodes], rule)
+    splits = divide([record.number for record in info.episodes], rule)
     return info.model_copy(update={"split": rule, "episodes": _with_splits(info.episodes, splits), "grown_from": []})
 
 
 def _splits(info: StoreInfo, records: Sequence[EpisodeRecord]) -> list[Split]:
     """The splits of `records`; those that are there, divided otherwise than by the store's rule, stay as they are."""
     old, rule = info.episodes, info.split
-    if [record.split for record in old] == divide([int(record.id) for record in old], rule):
-        return divide([int(record.id) for record in records], rule)
+    if [record.split for record in old] == divide([record.number for record in old], rule):
+        return divide([record.number for record in records], rule)
     there = {record.id for record in old}
-    splits = [record.split if record.id in there else split_of(int(record.id), rule) for record in records]
+    splits = [record.split if record.id in there else split_of(record.number, rule) for record in records]
     return with_both(splits, changeable=len(old))
 
 

@@ -7,10 +7,15 @@ from typing import Any, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from ahriuwu_cli.core.config import Section
-from ahriuwu_cli.core.names import EpisodeId, Fingerprint, Sha256, TensorFileName
+from ahriuwu_cli.core.names import EpisodeId, Fingerprint, Sha256, TensorFileName, VideoFileName
 
 Split = Literal["train", "heldout"]
-LEFT_OUT_EMPTY = {"events", "skipped", "unfinished"}
+Storage = Literal["raw", "video"]
+LEFT_OUT_EMPTY = {"events", "skipped", "unfinished", "video", "recording", "storage"}
+
+
+EMPTY: tuple[object, ...] = (None, "raw", [], {})
+"""What a key has that a store of before does not have."""
 
 
 class _WithoutEmpty(Section):
@@ -19,11 +24,22 @@ class _WithoutEmpty(Section):
     @model_serializer(mode="wrap")
     def _without_empty(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         found: dict[str, Any] = dump(self)
-        return {name: value for name, value in found.items() if value or name not in LEFT_OUT_EMPTY}
+        return {name: value for name, value in found.items() if name not in LEFT_OUT_EMPTY or value not in EMPTY}
+
+
+class VideoFile(Section):
+    """The frames of an episode that is stored as video."""
+
+    file: VideoFileName
+    sha256: Sha256
 
 
 class EpisodeRecord(_WithoutEmpty):
-    """What the manifest says of one episode; `events` has the sum of each of its events."""
+    """What the manifest says of one episode.
+
+    `events` has the sum of each of its events; `video` its frames where they are not in `file`; `recording` the number
+    of the recording that it was cut from, by which its split is drawn: without it, its own number.
+    """
 
     id: EpisodeId
     file: TensorFileName
@@ -35,6 +51,13 @@ class EpisodeRecord(_WithoutEmpty):
     seed: int
     sha256: Sha256
     events: dict[str, float] = Field(default_factory=dict)
+    video: VideoFile | None = None
+    recording: int | None = Field(default=None, ge=0)
+
+    @property
+    def number(self) -> int:
+        """By which its split is drawn."""
+        return int(self.id) if self.recording is None else self.recording
 
 
 class Unfinished(Section):
@@ -59,7 +82,10 @@ class SplitRule(Section):
 
 
 class StoreInfo(_WithoutEmpty):
-    """The `info` part of a store's manifest, everything in order of ids; `grown_from` as in core/artifact.py."""
+    """The `info` part of a store's manifest, everything in order of ids; `grown_from` as in core/artifact.py.
+
+    `storage` is that of episodes to come; each record says how its own frames are kept.
+    """
 
     env: str
     env_options: dict[str, Any]
@@ -70,6 +96,7 @@ class StoreInfo(_WithoutEmpty):
     skipped: list[Skipped] = Field(default_factory=list)
     unfinished: list[Unfinished] = Field(default_factory=list)
     grown_from: list[Fingerprint] = Field(default_factory=list)
+    storage: Storage = "raw"
 
     @model_validator(mode="after")
     def _consistent(self) -> StoreInfo:

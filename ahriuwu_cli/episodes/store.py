@@ -1,4 +1,4 @@
-"""The episode store: a folder with a manifest and one safetensors file per episode, split by whole episode.
+"""The episode store: a folder with a manifest and the files of each episode (files.py), split by whole episode.
 
 The split is part of the manifest and so of the fingerprint: whatever was made from a store names the
 very split it was made with.
@@ -8,25 +8,29 @@ What is being recorded is noted in a journal first (recording.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
-import torch
 
-from ahriuwu_cli.core import artifact, content, lineage, tensorfile
-from ahriuwu_cli.core.errors import ArtifactError, BusyError, InputError, StorageError
+from ahriuwu_cli.core import artifact, content, lineage
+from ahriuwu_cli.core.errors import BusyError, InputError, StorageError
 from ahriuwu_cli.core.loading import reading
 from ahriuwu_cli.core.lock import contents, exclusive, is_ours
 from ahriuwu_cli.core.specs import ActionSpec, FrameSpec
-from ahriuwu_cli.episodes.episode import ARRAYS, Episode
-from ahriuwu_cli.episodes.events import event_of
+from ahriuwu_cli.episodes.episode import Episode, Tracks
+from ahriuwu_cli.episodes.files import open_frames, read_tracks, write_episode
 from ahriuwu_cli.episodes.journal import JOURNAL_NAME, Journal
 from ahriuwu_cli.episodes.listing import divided, listed
-from ahriuwu_cli.episodes.manifest import EpisodeRecord, Skipped, Split, SplitRule, StoreInfo, Unfinished
+from ahriuwu_cli.episodes.manifest import EpisodeRecord, Skipped, Split, SplitRule, Storage, StoreInfo, Unfinished
+from ahriuwu_cli.episodes.reading import FrameReader
 from ahriuwu_cli.episodes.split import split_of
+
+OPEN_FILES = 32
+"""Episodes whose frames are kept open for the next reading."""
 
 
 class EpisodeStore:
@@ -40,6 +44,8 @@ class EpisodeStore:
         self._info = info
         self._records = {record.id: record for record in info.episodes}
         self._checked: set[str] = set()  # ids whose file and values were right since this store was opened
+        self._readers: dict[str, FrameReader] = {}  # open ones by id, the last one used last
+        self._opening = Lock()
         self._grown_from = lineage.outgrown(header) if info.episodes else []  # of what is appended from here on
 
     @classmethod
@@ -54,6 +60,7 @@ class EpisodeStore:
         heldout_fraction: float = 0.1,
         split_seed: int = 0,
         config: dict[str, Any] | None = None,
+        storage: Storage = "raw",
     ) -> EpisodeStore:
         """Write the manifest of an empty store.
 
@@ -66,7 +73,7 @@ class EpisodeStore:
                 hint="give another folder, or append to the store that is there",
             )
         rule = SplitRule(fraction=heldout_fraction, seed=split_seed)
-        info = StoreInfo(env=env, env_options=env_options, split=rule)
+        info = StoreInfo(env=env, env_options=env_options, split=rule, storage=storage)
         specs = {"action": action_spec.model_dump(mode="json"), "frame": frame_spec.model_dump(mode="json")}
         header = artifact.write_manifest(
             folder, "episodes", config=config or {}, specs=specs, parents={}, info=info.model_dump(mode="json")
@@ -182,32 +189,44 @@ class EpisodeStore:
             )
         return found
 
-    def read(self, episode_id: str) -> Episode:
-        """Read one episode; its file's hash is checked once in a process, its values once for each opened store.
+    def tracks(self, episode_id: str) -> Tracks:
+        """Everything of one episode but its frames; its hash is checked once in a process, its values once by a store.
 
         Raises:
             InputError: no episode has that id.
             ArtifactError: the file is missing, cut short, or not the one the manifest lists.
             DataError: the values break the specs, an action outside its range say.
         """
-        record = self.record(episode_id)
-        path = content.require_content(self.folder, record.file, record.sha256, again="record the episodes again")
-        unchecked = episode_id not in self._checked
-        arrays = tensorfile.read_arrays(path)
-        missing = sorted(set(ARRAYS) - set(arrays))
-        if missing:
-            raise ArtifactError(f"{path} lacks {', '.join(missing)}", hint="record the episodes again")
-        episode = Episode(
-            **{name: arrays[name] for name in ARRAYS},
-            task=record.task,
-            seed=record.seed,
-            policy=record.policy,
-            events={event: array for name, array in arrays.items() if (event := event_of(name)) is not None},
-        )
-        if unchecked:
-            episode.validate(self.action_spec, self.frame_spec)
+        tracks = read_tracks(self.folder, self.record(episode_id))
+        if episode_id not in self._checked:
+            tracks.validate(self.action_spec, self.frame_spec)
             self._checked.add(episode_id)
-        return episode
+        return tracks
+
+    def frames(self, episode_id: str) -> FrameReader:
+        """The frames of one episode, to be read piece by piece; the reader is kept open for the next call.
+
+        Raises:
+            InputError: no episode has that id.
+            ArtifactError: see `tracks`.
+        """
+        with self._opening:
+            reader = self._readers.pop(episode_id, None)
+            if reader is None:
+                reader = open_frames(self.folder, self.record(episode_id), self.frame_spec)
+            self._readers[episode_id] = reader  # the last one used stands last
+            if len(self._readers) > OPEN_FILES:
+                self._readers.pop(next(iter(self._readers)))
+        return reader
+
+    def read(self, episode_id: str) -> Episode:
+        """Read one episode with all its frames, for what cannot be had piece by piece.
+
+        Raises:
+            InputError, ArtifactError, DataError: see `tracks`.
+        """
+        tracks, reader = self.tracks(episode_id), self.frames(episode_id)
+        return Episode(**vars(tracks), frames=reader.read(0, len(reader)))
 
     # ------------------------------------------------------------ changing it
 
@@ -227,7 +246,9 @@ class EpisodeStore:
             episode.validate(self.action_spec, self.frame_spec)
         with self._changing():
             start = self.next_number
-            records = [self._write(f"{start + index:06d}", episode) for index, episode in enumerate(episodes)]
+            records = [
+                self._write(f"{start + index:06d}", episode, [episode.frames]) for index, episode in enumerate(episodes)
+            ]
             self.list_episodes(records)
         return [record.id for record in records]
 
@@ -264,15 +285,23 @@ class EpisodeStore:
             self._rewrite(info)
             self._grown_from = list(info.grown_from)
 
-    def write(self, episode_id: str, episode: Episode) -> EpisodeRecord:
-        """Check an episode and write its file, which nothing lists yet.
+    def write(
+        self, episode_id: str, tracks: Tracks, pieces: Iterable[np.ndarray], recording: int | None = None
+    ) -> EpisodeRecord:
+        """Check an episode and write its files, which nothing lists yet.
+
+        Args:
+            episode_id: its place in the store.
+            tracks: all but its frames.
+            pieces: its frames in order, as many (n, H, W, 3) uint8 at a time as one likes.
+            recording: number of the recording that it was cut from; None where it is one of its own.
 
         Raises:
             DataError: it does not fit the specs.
             StorageError: it cannot be written.
         """
-        episode.validate(self.action_spec, self.frame_spec)
-        return self._write(episode_id, episode)
+        tracks.validate(self.action_spec, self.frame_spec)
+        return self._write(episode_id, tracks, pieces, recording)
 
     # ------------------------------------------------------------ the manifest
 
@@ -285,21 +314,23 @@ class EpisodeStore:
             self.settle()
             yield
 
-    def _write(self, episode_id: str, episode: Episode) -> EpisodeRecord:
-        file = f"{episode_id}.safetensors"
-        tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in episode.arrays().items()}
-        tensorfile.write_tensors(self.folder / file, tensors, {"ahriuwu_episode": episode_id})
+    def _write(
+        self, episode_id: str, tracks: Tracks, pieces: Iterable[np.ndarray], recording: int | None = None
+    ) -> EpisodeRecord:
+        path, video = write_episode(self.folder, episode_id, tracks, pieces, self.frame_spec, self._info.storage)
         return EpisodeRecord(
             id=episode_id,
-            file=file,
-            num_steps=episode.num_steps,
-            total_reward=episode.total_reward,
-            task=episode.task,
-            split=split_of(int(episode_id), self._info.split),
-            policy=episode.policy,
-            seed=episode.seed,
-            sha256=content.hash_file(self.folder / file),
-            events={name: float(values.sum(dtype=np.float64)) for name, values in sorted(episode.events.items())},
+            file=path.name,
+            num_steps=tracks.num_steps,
+            total_reward=tracks.total_reward,
+            task=tracks.task,
+            split=split_of(int(episode_id) if recording is None else recording, self._info.split),
+            policy=tracks.policy,
+            seed=tracks.seed,
+            sha256=content.hash_file(path),
+            events={name: float(values.sum(dtype=np.float64)) for name, values in sorted(tracks.events.items())},
+            video=video,
+            recording=recording,
         )
 
     def _rewrite(self, info: StoreInfo) -> None:

@@ -97,7 +97,7 @@ def draw_contexts(windows: LatentWindows, store: EpisodeStore, settings: EvalSec
         np.random.default_rng(seed), settings.contexts, length, setting="eval.context_length + eval.horizon"
     )
     frames = [
-        store.read(windows.episodes[index].id).frames[stride * start : stride * (start + length - 1) + 1]
+        store.frames(windows.episodes[index].id).read(stride * start, stride * (start + length - 1) + 1)
         for index, start in places
     ]
     return Contexts(

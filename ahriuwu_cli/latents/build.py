@@ -32,6 +32,7 @@ from ahriuwu_cli.core.progress import tracked
 from ahriuwu_cli.core.report import Report
 from ahriuwu_cli.core.specs import FrameSpec, LatentSpec
 from ahriuwu_cli.core.tensorfile import open_tensors, read_tensors, write_tensors
+from ahriuwu_cli.episodes.reading import pieces
 from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.latents.config import NOT_CONTENT, LatentsSection
 from ahriuwu_cli.latents.manifest import read_latents
@@ -74,8 +75,8 @@ def _build(episodes: Path, tokenizer_path: Path, out: Path, settings: LatentsSec
         source = {"tokenizer": header.fingerprint, "episode": record.sha256, "dtype": settings.dtype}
         latents = _kept(path, source)
         if latents is None:
-            frames = torch.from_numpy(store.read(record.id).frames)
-            latents = encode_episode(tokenizer, frames, runtime, settings.batch_size).to(DTYPES[settings.dtype])
+            frames = map(torch.from_numpy, pieces(store.frames(record.id), settings.batch_size))
+            latents = encode_episode(tokenizer, frames, runtime).to(DTYPES[settings.dtype])
             _require_finite(record.id, latents)
             write_tensors(path, {"latents": latents}, _origin(source, latents))
         if record.split == "train":

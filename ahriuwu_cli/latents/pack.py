@@ -22,7 +22,7 @@ from ahriuwu_cli.core.report import Report
 from ahriuwu_cli.core.specs import LatentSpec
 from ahriuwu_cli.core.tensorfile import read_arrays, write_tensors
 from ahriuwu_cli.episodes.alignment import arrived, num_latents, to_blocks
-from ahriuwu_cli.episodes.episode import Episode
+from ahriuwu_cli.episodes.episode import Tracks
 from ahriuwu_cli.episodes.events import event_array
 from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.latents.build import FINITE_HINT
@@ -63,12 +63,12 @@ def _pack(episodes: Path, latents: Path, out: Path, settings: LatentsSection) ->
     writer = _ShardWriter(out, f"{header.fingerprint}_{settings.shard_frames}", settings.shard_frames)
     entries: list[dict[str, Any]] = []
     for record in store.episodes:
-        episode = store.read(record.id)
+        episode = store.tracks(record.id)
         array = _read_latents(latents, encoded.get(record.id), built.latent)
-        if len(array) != num_latents(len(episode.frames), stride):
+        if len(array) != num_latents(episode.num_frames, stride):
             pace = "" if stride == 1 else f" of {stride} frames each"
             raise ArtifactError(
-                f"episode {record.id} has {len(episode.frames)} frames but {len(array)} latents{pace}",
+                f"episode {record.id} has {episode.num_frames} frames but {len(array)} latents{pace}",
                 hint="run `ahriuwu latents build` again",
             )
         shard, start = writer.add(blocks_of(episode, stride, store.events) | {"latents": array})
@@ -77,7 +77,7 @@ def _pack(episodes: Path, latents: Path, out: Path, settings: LatentsSection) ->
                 "id": record.id,
                 "shard": shard,
                 "start": start,
-                "num_frames": len(episode.frames),
+                "num_frames": episode.num_frames,
                 "num_latents": len(array),
                 "split": record.split,
                 "task": store.tasks.index(record.task),
@@ -149,7 +149,7 @@ def _read_latents(folder: Path, entry: EncodedEpisode | None, spec: LatentSpec) 
     return latents
 
 
-def blocks_of(episode: Episode, stride: int, events: list[str]) -> dict[str, np.ndarray]:
+def blocks_of(episode: Tracks, stride: int, events: list[str]) -> dict[str, np.ndarray]:
     """Aligned arrays of length K, those of all the store's events among them; flags as uint8."""
     blocks = to_blocks(
         actions=episode.actions,

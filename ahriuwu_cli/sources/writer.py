@@ -77,7 +77,7 @@ class RecordingWriter:
         except DataError as error:
             self.skip(index, error)
         else:
-            self._begun().add(self._ids[index], episode)
+            self._begun().add(self._ids[index], episode, [episode.frames])
         self._in_hand = None
 
     def skip(self, index: int, error: DataError) -> None:
@@ -105,6 +105,7 @@ class RecordingWriter:
                     self._data.env_options,
                     heldout_fraction=self._data.heldout_fraction,
                     split_seed=self._seed,
+                    storage=self._data.kept_as,
                     config={"data": self._data.model_dump(mode="json", exclude=NOT_RECORDED), "seed": self._seed},
                 )
             self._recording = Recording(self.store, self._policy, self._seeds)

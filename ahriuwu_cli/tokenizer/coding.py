@@ -6,6 +6,8 @@ tokens, C channels per token.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -14,13 +16,13 @@ from ahriuwu_cli.tokenizer.protocol import Tokenizer, to_frames, to_pixels
 
 
 @torch.no_grad()
-def encode_episode(tokenizer: Tokenizer, frames: Tensor, runtime: Runtime, batch_size: int) -> Tensor:
-    """Latents of one episode from its first frame on: frames (F, H, W, 3) uint8 -> (K, N, C) fp32 on the CPU."""
+def encode_episode(tokenizer: Tokenizer, pieces: Iterable[Tensor], runtime: Runtime) -> Tensor:
+    """Latents of one episode: all its frames, in pieces (n, H, W, 3) uint8 in order -> (K, N, C) fp32 on the CPU."""
     stream = tokenizer.encode_stream()
     parts = []
-    for chunk in torch.split(frames, batch_size):
+    for piece in pieces:
         with runtime.autocast():
-            latents = stream.encode(to_pixels(chunk.to(runtime.device))[None])
+            latents = stream.encode(to_pixels(piece.to(runtime.device))[None])
         parts.append(latents[0].float().cpu())
     with runtime.autocast():
         rest = stream.finish()

@@ -107,7 +107,8 @@ def adopt_tokenizer(
     ids = store.ids("train")
     if not ids:
         raise DataError(f"{episodes} has no training episode", hint="record episodes with `ahriuwu data record`")
-    frames = torch.from_numpy(store.read(ids[0]).frames[:CHECKED_FRAMES])
+    reader = store.frames(ids[0])
+    frames = torch.from_numpy(reader.read(0, min(CHECKED_FRAMES, len(reader))))
     metrics = _try(tokenizer, to_pixels(frames.to(runtime.device))[None])
     with exclusive(folder):
         earlier = files.claim(overwrite=overwrite)

@@ -237,7 +237,7 @@ def test_a_tokenizer_that_looks_back_is_asked_from_the_beginning() -> None:
     torch.manual_seed(0)
     tokenizer = module_class("transformer")(config, FrameSpec(height=16, width=16, fps=15.0)).eval()
     frames = torch.randint(0, 256, (40, 16, 16, 3), dtype=torch.uint8)
-    stored = encode_episode(tokenizer, frames, Runtime(torch.device("cpu"), "fp32"), 40)
+    stored = encode_episode(tokenizer, [frames], Runtime(torch.device("cpu"), "fp32"))
     there, again = sampled_pair(tokenizer, frames, stored)
     assert len(there) == len(again) == 16
     assert torch.allclose(there, again, atol=1e-4)

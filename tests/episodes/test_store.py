@@ -11,7 +11,7 @@ import pytest
 from ahriuwu_cli.core import artifact, content
 from ahriuwu_cli.core.errors import ArtifactError, DataError, InputError
 from ahriuwu_cli.core.specs import ActionSpec, FrameSpec
-from ahriuwu_cli.episodes.episode import ARRAYS
+from ahriuwu_cli.episodes.episode import FRAMES, TRACKS
 from ahriuwu_cli.episodes.manifest import SplitRule
 from ahriuwu_cli.episodes.store import EpisodeStore
 
@@ -26,7 +26,7 @@ def test_round_trip(make_store, make_episode) -> None:
     assert (again.action_spec, again.frame_spec) == (store.action_spec, store.frame_spec)
     for record, episode in zip(again.episodes, episodes, strict=True):
         read = again.read(record.id)
-        for name in ARRAYS:
+        for name in (FRAMES, *TRACKS):
             assert np.array_equal(getattr(read, name), getattr(episode, name))
             assert getattr(read, name).dtype == getattr(episode, name).dtype
         assert (read.task, read.seed, read.policy) == (episode.task, episode.seed, episode.policy)

@@ -9,7 +9,7 @@ import pytest
 from gymnasium import spaces
 
 from ahriuwu_cli.core.errors import DataError, ForeignError
-from ahriuwu_cli.episodes.episode import ARRAYS, Episode
+from ahriuwu_cli.episodes.episode import FRAMES, TRACKS, Episode
 from ahriuwu_cli.games.environment import GameEnv
 from ahriuwu_cli.games.policies import NoisyExpertPolicy, RandomPolicy
 from ahriuwu_cli.games.runner import play_episodes, stream_episodes
@@ -45,7 +45,7 @@ class Watcher:
 
 
 def same(one: Episode, two: Episode) -> bool:
-    return all(np.array_equal(getattr(one, name), getattr(two, name)) for name in ARRAYS)
+    return all(np.array_equal(getattr(one, name), getattr(two, name)) for name in (FRAMES, *TRACKS))
 
 
 @pytest.mark.parametrize("kind", ["random", "noisy-expert"])

@@ -150,9 +150,10 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counts: list[int] = []
     encode = build.encode_episode
 
-    def spy(tokenizer, frames, runtime, batch_size):
-        counts.append(len(frames))
-        return encode(tokenizer, frames, runtime, batch_size)
+    def spy(tokenizer, pieces, runtime):
+        whole = list(pieces)
+        counts.append(sum(map(len, whole)))
+        return encode(tokenizer, whole, runtime)
 
     monkeypatch.setattr(build, "encode_episode", spy)
     return counts

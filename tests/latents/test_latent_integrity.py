@@ -94,7 +94,9 @@ def test_latents_that_are_not_finite_are_neither_built_nor_packed(own, monkeypat
     with pytest.raises(DataError, match=r"000002\.safetensors has latents that are not finite"):
         own.pack()
     shutil.rmtree(own.latents)
-    monkeypatch.setattr(build, "encode_episode", lambda _, frames, *rest: torch.full((len(frames), 4, 3), 1e5))
+    monkeypatch.setattr(
+        build, "encode_episode", lambda _, pieces, *rest: torch.full((sum(map(len, pieces)), 4, 3), 1e5)
+    )
     with pytest.raises(DataError, match="the latents of episode 000000 are not finite as") as caught:
         own.build(dtype="float16")
     assert "float32" in caught.value.hint

@@ -19,8 +19,9 @@ import pytest
 from toy_game import GAME, ToyGame, behave, raising, settings
 
 from ahriuwu_cli.cli.main import run
-from ahriuwu_cli.core import artifact, tensorfile
+from ahriuwu_cli.core import artifact
 from ahriuwu_cli.core.errors import BusyError, DataError, ForeignError, StorageError, TrainingInterrupted
+from ahriuwu_cli.episodes import files
 from ahriuwu_cli.episodes.journal import JOURNAL_NAME
 from ahriuwu_cli.episodes.recording import FOLD_EPISODES, Recording
 from ahriuwu_cli.episodes.store import EpisodeStore
@@ -84,7 +85,7 @@ def test_a_recording_stopped_and_gone_on_with_is_the_unbroken_one(
 
 def test_an_interrupt_in_the_middle_of_a_write_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = unbroken(tmp_path)
-    write, calls = tensorfile.write_tensors, []
+    write, calls = files.write_atomically, []
 
     def interrupt(path: Path, *arguments: Any) -> None:
         calls.append(path)
@@ -93,7 +94,7 @@ def test_an_interrupt_in_the_middle_of_a_write_loses_nothing(tmp_path: Path, mon
         write(path, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(tensorfile, "write_tensors", interrupt)
+        patch.setattr(files, "write_atomically", interrupt)
         with pytest.raises(TrainingInterrupted, match="4 of 12"):
             record(tmp_path / "e", settings(), 0)
     record(tmp_path / "e", settings(episodes=8), 0, append=True)

@@ -51,16 +51,16 @@ def frames() -> torch.Tensor:
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 100])
 def test_pieces_of_an_episode(tokenizer: Tokenizer, frames: torch.Tensor, batch_size: int) -> None:
     """Pitfall 13: as many latents as frames, in order, whatever the size of the pieces."""
-    latents = encode_episode(tokenizer, frames, CPU, batch_size)
+    latents = encode_episode(tokenizer, frames.split(batch_size), CPU)
     assert latents.shape == (7, tokenizer.latent_spec.num_tokens, tokenizer.latent_spec.dim_token)
     assert not latents.requires_grad
     torch.testing.assert_close(latents, tokenizer.encode(to_pixels(frames)[None])[0], atol=2e-5, rtol=1e-4)
 
 
 def test_episodes_do_not_leak_into_each_other(tokenizer: Tokenizer, frames: torch.Tensor) -> None:
-    first = encode_episode(tokenizer, frames, CPU, 4)
-    encode_episode(tokenizer, frames.flip(0), CPU, 4)
-    assert torch.equal(encode_episode(tokenizer, frames, CPU, 4), first)
+    first = encode_episode(tokenizer, frames.split(4), CPU)
+    encode_episode(tokenizer, frames.flip(0).split(4), CPU)
+    assert torch.equal(encode_episode(tokenizer, frames.split(4), CPU), first)
 
 
 @pytest.mark.parametrize("batch_size", [1, 6, 100])
@@ -76,8 +76,8 @@ def test_decoding_in_pieces(tokenizer: Tokenizer, batch_size: int) -> None:
 
 def test_runtime_precision_is_used(make_cnn: Callable[..., Tokenizer], frames: torch.Tensor) -> None:
     model = make_cnn()
-    exact = encode_episode(model, frames, CPU, 4)
-    rounded = encode_episode(model, frames, Runtime(torch.device("cpu"), "bf16"), 4)
+    exact = encode_episode(model, frames.split(4), CPU)
+    rounded = encode_episode(model, frames.split(4), Runtime(torch.device("cpu"), "bf16"))
     assert rounded.dtype == torch.float32
     assert not torch.equal(rounded, exact)
     torch.testing.assert_close(rounded, exact, atol=0.1, rtol=0)

@@ -103,5 +103,5 @@ def test_long_sequences_are_decoded_in_pieces(
     assert sizes == [(2, 11)]
     frames = to_frames(draw_pixels(1, 11))[0]
     torch.testing.assert_close(
-        encode_episode(tokenizer, frames, CPU, 4), encode_episode(tokenizer, frames, CPU, 100), **CLOSE
+        encode_episode(tokenizer, frames.split(4), CPU), encode_episode(tokenizer, frames.split(100), CPU), **CLOSE
     )
