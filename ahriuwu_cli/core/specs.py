@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from ahriuwu_cli.core.config import Section
 
@@ -18,12 +18,25 @@ NARROWEST_RANGE = 1e-6
 """Of a continuous component, as a share of its larger bound: 32-bit numbers tell its ends apart."""
 
 
+Aggregate = Literal["any", "mode", "last", "sum", "mean"]
+RULES: dict[str, tuple[Aggregate, ...]] = {
+    "binary": ("any", "mode", "last"),
+    "categorical": ("mode", "last"),
+    "continuous": ("sum", "mean", "last"),
+}
+"""Rules by type of component."""
+
+
 class ActionComponent(Section):
     """One named part of an action.
 
     `categorical`: one integer in 0..num_classes-1 (dim is 1).
     `binary`: dim independent 0/1 switches.
     `continuous`: dim floats in [low, high].
+
+    `aggregate` says how what was done between two kept frames of a recording became one action: `any` of it (binary),
+    what held longest (`mode`), what held at the end (`last`), or the `sum` or `mean` (continuous). None where every
+    action was taken at a frame.
 
     The name of a part of a nested action is the path of keys that leads to it (episodes/names.py).
     """
@@ -35,6 +48,15 @@ class ActionComponent(Section):
     low: float | None = Field(default=None, ge=-WIDEST_BOUND, le=WIDEST_BOUND)
     high: float | None = Field(default=None, ge=-WIDEST_BOUND, le=WIDEST_BOUND)
     labels: tuple[str, ...] = ()
+    aggregate: Aggregate | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_rule(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a rule, what it was before there were any: the fingerprint stays the same."""
+        found: dict[str, Any] = dump(self)
+        if self.aggregate is None:
+            found.pop("aggregate", None)
+        return found
 
     @model_validator(mode="after")
     def _complete(self) -> ActionComponent:
@@ -44,6 +66,8 @@ class ActionComponent(Section):
             raise ValueError(
                 "a continuous component needs low < high, so far apart that 32-bit numbers tell them apart"
             )
+        if self.aggregate is not None and self.aggregate not in RULES[self.type]:
+            raise ValueError(f"aggregate of a {self.type} component is one of {', '.join(RULES[self.type])}")
         return self
 
 
