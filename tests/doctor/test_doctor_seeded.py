@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -229,6 +230,13 @@ def test_a_store_that_has_grown_is_compared_where_it_was(run: Run, doctor: Any, 
     assert {("packed", "blocks"), ("latents", "origins"), ("latents", "encoding")} <= set(answer.fine)
 
 
+class ShownFrames(list[np.ndarray]):
+    """Frames in memory, read as an episode's are."""
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        return np.stack(self[start:stop])
+
+
 def test_a_tokenizer_that_looks_back_is_asked_from_the_beginning() -> None:
     """The latents of an episode's first frames are the first latents of the episode."""
     config = config_class("transformer").model_validate(
@@ -238,6 +246,6 @@ def test_a_tokenizer_that_looks_back_is_asked_from_the_beginning() -> None:
     tokenizer = module_class("transformer")(config, FrameSpec(height=16, width=16, fps=15.0)).eval()
     frames = torch.randint(0, 256, (40, 16, 16, 3), dtype=torch.uint8)
     stored = encode_episode(tokenizer, [frames], Runtime(torch.device("cpu"), "fp32"))
-    there, again = sampled_pair(tokenizer, frames, stored)
+    there, again = sampled_pair(tokenizer, ShownFrames(frames.numpy()), stored)
     assert len(there) == len(again) == 16
     assert torch.allclose(there, again, atol=1e-4)
