@@ -69,6 +69,34 @@ def info(
 
 
 @app.command()
+def view(
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="Folder of an episode store.")],
+    episodes: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[EPISODE]...", help="Ids of episodes; without any, some of the whole store."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of the pictures; by default STORE-view beside the store."),
+    ] = None,
+    count: Annotated[int, typer.Option(help="How many episodes, where none is named.")] = 6,
+    split: Annotated[str | None, typer.Option(metavar="SPLIT", help="Only those in train, or in heldout.")] = None,
+    start: Annotated[int, typer.Option(help="First frame shown of each episode.")] = 0,
+    steps: Annotated[int, typer.Option(help="How many steps are shown from there, at most.")] = 200,
+    as_json: AsJson = False,
+) -> None:
+    """Draw episodes: a contact sheet, and a clip of each with actions, rewards and events written on it.
+
+    At each frame stand the action that was taken on seeing it, and the reward and events that arrived
+    with it: labels that are shifted against the frames are seen by eye.
+    """
+    from ahriuwu_cli.sources import viewing
+
+    report = viewing.view(store, episodes or (), out, count=count, split=split, start=start, steps=steps)
+    render(report, as_json)
+
+
+@app.command()
 def split(
     path: Annotated[Path | None, typer.Argument(metavar="[PATH]", help="Folder of an episode store.")] = None,
     config: MaybeConfig = None,

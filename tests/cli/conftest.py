@@ -59,6 +59,7 @@ FAKED = (
     "ahriuwu_cli.doctor",
     "ahriuwu_cli.pipeline.demo",
     "ahriuwu_cli.sources.summary",
+    "ahriuwu_cli.sources.viewing",
 )
 
 

@@ -53,6 +53,7 @@ def test_stage_commands(ahriuwu, calls, run_toml, command, function, rest, named
 REACHED = {
     **{f"{STAGES}.{function}": ((None, *rest), named) for _, function, rest, named in TABLE},
     "ahriuwu_cli.sources.summary.info": ((Path(),), {}),
+    "ahriuwu_cli.sources.viewing.view": ((Path(), (), None), {"count": 6, "split": None, "start": 0, "steps": 200}),
     "ahriuwu_cli.doctor.examine": ((Path(),), {}),
     "ahriuwu_cli.pipeline.demo.run_demo": ((Path(), 0, print), {}),
 }
@@ -109,6 +110,17 @@ def test_split_of_a_store(ahriuwu, calls, tmp_path, monkeypatch) -> None:
 def test_info(ahriuwu, calls, tmp_path) -> None:
     assert ahriuwu("data", "info", tmp_path).code == 0
     assert calls.only() == ("ahriuwu_cli.sources.summary.info", (tmp_path,), {})
+
+
+def test_view(ahriuwu, calls, tmp_path) -> None:
+    assert ahriuwu("data", "view", tmp_path).code == 0
+    usual = {"count": 6, "split": None, "start": 0, "steps": 200}
+    assert calls.made.pop() == ("ahriuwu_cli.sources.viewing.view", (tmp_path, (), None), usual)
+    part = ["--start", "5", "--steps", "7", "--split", "train", "--count", "2", "--out", tmp_path / "out"]
+    assert ahriuwu("data", "view", tmp_path, "000001", "000002", *part).code == 0
+    _, arguments, named = calls.only()
+    assert arguments == (tmp_path, ["000001", "000002"], tmp_path / "out")
+    assert named == {"count": 2, "split": "train", "start": 5, "steps": 7}
 
 
 def test_episodes_of_eval_agent(ahriuwu, calls, run_toml) -> None:

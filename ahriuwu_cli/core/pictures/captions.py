@@ -128,6 +128,15 @@ def line_width(line: Line) -> int:
     return end - SPACE if end else 0
 
 
+def shortened(text: str, width: int) -> str:
+    """Text cut, with a mark, so that it takes at most `width` pixels."""
+    if line_width(text) <= width:
+        return text
+    while text and line_width(f"{text}...") > width:
+        text = text[:-1]
+    return f"{text.rstrip()}..."
+
+
 def broken(line: Sequence[Span], width: int, indent: int) -> list[list[Span]]:
     """Break a line between its spans so that each part fits `width` pixels; the parts after the first are indented."""
     lines: list[list[Span]] = [[]]
