@@ -60,12 +60,16 @@ def record(
 @app.command()
 def info(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="Folder of an episode store.")],
+    png: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw it as one picture into this PNG file.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what an episode store holds."""
+    """Say what an episode store holds: hours, actions, rewards, lengths, and episodes that look odd.
+
+    All actions and rewards are counted; of the frames of each episode eight are looked at.
+    """
     from ahriuwu_cli.sources import summary
 
-    render(summary.info(path), as_json)
+    render(summary.info(path, png), as_json)
 
 
 @app.command()

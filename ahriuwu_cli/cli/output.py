@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from ahriuwu_cli.core.report import Report
+from ahriuwu_cli.core.report import Table as Rows
 
 
 def render(report: Report, as_json: bool) -> None:
@@ -28,30 +29,33 @@ def _print_table(report: Report) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    # Text, because a cell such as "[dynamics]" would be read as markup.
-    table = Table(box=box.SIMPLE, show_edge=False, pad_edge=False)
-    for column in report.columns:
-        table.add_column(Text(column), overflow="fold")
-    for row in report.rows:
-        table.add_row(*map(Text, row))
+    said: list[Report | Rows] = [report, *report.tables]
+    parts = [part for part in said if part.columns]
     if sys.stdout.isatty():
         console = Console(file=sys.stdout, highlight=False)
     else:
-        console = Console(file=sys.stdout, highlight=False, force_terminal=False, width=_natural_width(report))
+        width = max(map(_natural_width, parts), default=1)
+        console = Console(file=sys.stdout, highlight=False, force_terminal=False, width=width)
     console.print(Text(report.title, style="bold"), soft_wrap=True)
-    if report.columns:
+    for part in parts:
+        # Text, because a cell such as "[dynamics]" would be read as markup.
+        table = Table(box=box.SIMPLE, show_edge=False, pad_edge=False)
+        for column in part.columns:
+            table.add_column(Text(column), overflow="fold")
+        for row in part.rows:
+            table.add_row(*map(Text, row))
         console.print(table)
     for note in report.notes:
         console.print(Text(note), soft_wrap=True)
 
 
-def _natural_width(report: Report) -> int:
+def _natural_width(table: Report | Rows) -> int:
     """A width that no line of the table passes."""
     from rich.cells import cell_len
 
     widths = [
         max(cell_len(line) for cell in cells for line in (cell or " ").split("\n"))
-        for cells in zip(report.columns, *report.rows, strict=True)
+        for cells in zip(table.columns, *table.rows, strict=True)
     ]
     return sum(widths) + 3 * len(widths) + 1
 

@@ -8,11 +8,20 @@ from typing import Any
 
 
 @dataclass(frozen=True)
+class Table:
+    """Rows below the names of their columns."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
 class Report:
-    """One table with a title, closing notes, and the facts behind it as JSON-ready data."""
+    """One table with a title, further ones below it, closing notes, and the facts behind it as JSON-ready data."""
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     data: dict[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    tables: Sequence[Table] = ()

@@ -18,8 +18,8 @@ from ahriuwu_cli.core.pictures.captions import Line, Span, broken, line_width, s
 from ahriuwu_cli.core.pictures.style import BACKGROUND, NEUTRAL_COLOUR, TRACK_COLOUR, Colour
 from ahriuwu_cli.core.specs import ActionComponent, ActionSpec
 from ahriuwu_cli.episodes.actions import component_range
+from ahriuwu_cli.episodes.episode import Tracks
 from ahriuwu_cli.episodes.labels import choice_names, column_names
-from ahriuwu_cli.sources.stored import Tracks
 
 UNKNOWN = "unknown"
 NONE = "-"

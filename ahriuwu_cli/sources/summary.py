@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,35 @@ from ahriuwu_cli.core.lock import exclusive
 from ahriuwu_cli.core.report import Report
 from ahriuwu_cli.episodes.manifest import EpisodeRecord
 from ahriuwu_cli.episodes.store import EpisodeStore
+from ahriuwu_cli.sources.census import Census
+from ahriuwu_cli.sources.portrait import draw, require_drawable
+from ahriuwu_cli.sources.telling import as_tables, in_words
 
 
-def info(folder: Path) -> Report:
-    """Describe a store: episodes, steps and returns by split and by policy.
+def info(folder: Path, png: Path | None = None) -> Report:
+    """Describe a store: episodes, steps and returns by split and by policy, and what all episodes hold (census.py).
+
+    Args:
+        folder: the store.
+        png: file for one picture of it all.
 
     Raises:
-        InputError: nothing is there.
+        InputError: nothing is there, or there is nothing to draw, or `png` is no name of a picture.
         ArtifactError: it is no readable episode store.
+        StorageError: the picture cannot be written.
     """
     store = EpisodeStore.open(folder)
-    return describe(store, f"Episodes of {store.env}")
+    if png is not None:
+        require_drawable(store, png)
+    census = Census(store)
+    census.take_all()
+    facts = census.facts()
+    report = describe(store, f"Episodes of {store.env}")
+    notes = [*in_words(facts), *report.notes]
+    if png is not None:
+        draw(png, facts, f"{store.env}: {report.data['groups']['all']['episodes']} episodes, {notes[0]}")
+        notes.append(f"picture: {png}")
+    return replace(report, data=report.data | facts, notes=notes, tables=as_tables(facts))
 
 
 def split(folder: Path, fraction: float, seed: int) -> Report:

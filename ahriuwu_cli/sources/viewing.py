@@ -23,7 +23,6 @@ from ahriuwu_cli.episodes.frames import to_frame
 from ahriuwu_cli.episodes.manifest import EpisodeRecord
 from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.sources.moments import Moment, Wording, moments
-from ahriuwu_cli.sources.stored import frames, tracks
 
 EPISODES = 6
 MOST_EPISODES = 64
@@ -134,8 +133,8 @@ def sheet(store: EpisodeStore, parts: Sequence[Part], wording: Wording) -> Frame
     tiles: list[np.ndarray] = []
     captions: list[tuple[str, ...]] = []
     for part in tracked("data view: sheet", parts, "episodes"):
-        reader, places = frames(store, part.record.id), evenly_spaced(part.stop - part.start, SHEET_COLUMNS)
-        known = tracks(store, part.record.id)
+        reader, places = store.frames(part.record.id), evenly_spaced(part.stop - part.start, SHEET_COLUMNS)
+        known = store.tracks(part.record.id)
         for place in places:
             frame = part.start + place
             [moment] = moments(known, frame, frame + 1)
@@ -162,7 +161,7 @@ def write_clip(out: Path, store: EpisodeStore, part: Part, wording: Wording) -> 
     """Write ID.mp4 and ID.gif of a part of an episode; frames pass through memory PIECE by PIECE."""
     spec, name = store.frame_spec, part.record.id
     height, width, scale = _fitted(spec.height, spec.width, CLIP_SIZE)
-    said = moments(tracks(store, name), part.start, part.stop)
+    said = moments(store.tracks(name), part.start, part.stop)
     text_width = max(width * scale, CLIP_WIDTH)
     captions = [wording.caption(moment, _title(part.record, moment), text_width) for moment in said]
     kept: list[Frames] = []
@@ -178,7 +177,7 @@ def write_clip(out: Path, store: EpisodeStore, part: Part, wording: Wording) -> 
 
 
 def _read(store: EpisodeStore, part: Part, height: int, width: int) -> Iterator[Frames]:
-    reader = frames(store, part.record.id)
+    reader = store.frames(part.record.id)
     for first in range(part.start, part.stop, PIECE):
         for frame in reader.read(first, min(first + PIECE, part.stop)):
             yield to_frame(frame, height, width)

@@ -52,7 +52,7 @@ def test_stage_commands(ahriuwu, calls, run_toml, command, function, rest, named
 
 REACHED = {
     **{f"{STAGES}.{function}": ((None, *rest), named) for _, function, rest, named in TABLE},
-    "ahriuwu_cli.sources.summary.info": ((Path(),), {}),
+    "ahriuwu_cli.sources.summary.info": ((Path(), None), {}),
     "ahriuwu_cli.sources.viewing.view": ((Path(), (), None), {"count": 6, "split": None, "start": 0, "steps": 200}),
     "ahriuwu_cli.doctor.examine": ((Path(),), {}),
     "ahriuwu_cli.pipeline.demo.run_demo": ((Path(), 0, print), {}),
@@ -109,7 +109,7 @@ def test_split_of_a_store(ahriuwu, calls, tmp_path, monkeypatch) -> None:
 
 def test_info(ahriuwu, calls, tmp_path) -> None:
     assert ahriuwu("data", "info", tmp_path).code == 0
-    assert calls.only() == ("ahriuwu_cli.sources.summary.info", (tmp_path,), {})
+    assert calls.only() == ("ahriuwu_cli.sources.summary.info", (tmp_path, None), {})
 
 
 def test_view(ahriuwu, calls, tmp_path) -> None:

@@ -162,7 +162,7 @@ def test_only_the_part_asked_for_is_read(make_store, make_episode, monkeypatch: 
     store = make_store()
     store.append([make_episode(0, 300)])
     asked: list[tuple[int, int]] = []
-    whole = viewing.frames
+    whole = EpisodeStore.frames
 
     def watched(store: EpisodeStore, episode_id: str) -> Any:
         reader = whole(store, episode_id)
@@ -177,7 +177,7 @@ def test_only_the_part_asked_for_is_read(make_store, make_episode, monkeypatch: 
 
         return Watched()
 
-    monkeypatch.setattr(viewing, "frames", watched)
+    monkeypatch.setattr(EpisodeStore, "frames", watched)
     monkeypatch.setattr(viewing, "GIF_FRAMES", 20)
     report = view(store.folder, ["000000"], tmp_path / "out", start=100, steps=80)
     assert max(stop - start for start, stop in asked) <= viewing.PIECE
