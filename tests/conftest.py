@@ -16,7 +16,7 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from torch import nn
+    from torch import Tensor, nn
 
     from ahriuwu_cli.core.device import Runtime
     from ahriuwu_cli.dynamics.checkpoint import WorldSpecs
@@ -114,10 +114,10 @@ def stop_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[type, int], None]:
     def patch(stage: type, steps: int) -> None:
         original = originals.setdefault(stage, stage.loss)  # type: ignore[attr-defined]
 
-        def loss(self: Any, step: int) -> Any:
+        def loss(self: Any, step: int, batch: Any) -> Any:
             if step + 1 == steps:
                 signal.raise_signal(signal.SIGINT)
-            return original(self, step)
+            return original(self, step, batch)
 
         monkeypatch.setattr(stage, "loss", loss)
 
@@ -143,7 +143,7 @@ def cosmos_files() -> Callable[..., Path]:
         seed: int = 0,
     ) -> Path:
         import torch
-        from torch import Tensor, nn
+        from torch import nn
         from torch.nn import functional as F
 
         class Mixed(nn.Module):
@@ -304,3 +304,36 @@ def awake() -> Callable[[nn.Module], nn.Module]:
         return module.eval()
 
     return wake
+
+
+def tensors_of(batch: Any) -> dict[str, Tensor]:
+    """The tensors of a batch by name, those of batches in it too."""
+    found: dict[str, Tensor] = {}
+    for name, value in vars(batch).items():
+        if hasattr(value, "__dataclass_fields__"):
+            found |= {f"{name}.{inner}": tensor for inner, tensor in tensors_of(value).items()}
+        elif value is not None:
+            found[name] = value
+    return found
+
+
+@pytest.fixture(scope="session")
+def draws_by_step() -> Callable[[Callable[[int], Any]], None]:
+    """Check that a stage, made for a seed, has batches of (seed, step, micro-batch) that depend on nothing else."""
+    import torch
+
+    def equal(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
+        return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+    def check(make: Callable[[int], Any]) -> None:
+        keys = [(0, 0), (0, 1), (1, 0), (1, 1), (6, 0)]
+        stage, other = make(0), make(0)
+        state = torch.get_rng_state()
+        found = [tensors_of(stage.batch(*key)) for key in keys]
+        again = [tensors_of(other.batch(*key)) for key in reversed(keys)][::-1]
+        assert torch.equal(torch.get_rng_state(), state)
+        assert all(equal(left, right) for left, right in zip(found, again, strict=True))
+        assert not any(equal(found[i], found[j]) for i in range(len(keys)) for j in range(i))
+        assert not equal(tensors_of(make(1).batch(0, 0)), found[0])
+
+    return check

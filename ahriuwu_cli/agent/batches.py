@@ -9,6 +9,8 @@ end, since the continue head of a game in which one frame in 250 is an end has n
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,43 +19,40 @@ from ahriuwu_cli.agent.config import AgentSection
 from ahriuwu_cli.agent.model import AgentModel
 from ahriuwu_cli.dynamics.model import Prediction
 from ahriuwu_cli.dynamics.shortcut_forcing import corrupt
+from ahriuwu_cli.latents.places import Place, PlaceSampler
 from ahriuwu_cli.latents.windows import LatentBatch, LatentWindows
 
 
-def draw_relevant(section: AgentSection, windows: LatentWindows, rng: np.random.Generator, count: int) -> LatentBatch:
-    """Windows to be imitated: relevant for their task, with the blocks after it for multi-token targets."""
-    return windows.draw(rng, count, section.batch_length, lookahead=section.heads.mtp_length, relevant=True)
+def relevant_places(section: AgentSection, sampler: PlaceSampler, rng: np.random.Generator, count: int) -> list[Place]:
+    """Windows to be imitated: relevant for their task."""
+    return sampler.draw(rng, count, section.batch_length, relevant=True)
 
 
-def draw_uniform(section: AgentSection, windows: LatentWindows, rng: np.random.Generator, count: int) -> LatentBatch:
-    """Windows from anywhere, with the blocks after them that multi-token targets need."""
-    return windows.draw(rng, count, section.batch_length, lookahead=section.heads.mtp_length)
+def uniform_places(section: AgentSection, sampler: PlaceSampler, rng: np.random.Generator, count: int) -> list[Place]:
+    """Windows from anywhere."""
+    return sampler.draw(rng, count, section.batch_length)
 
 
-def draw_mixed(section: AgentSection, windows: LatentWindows, rng: np.random.Generator) -> tuple[int, LatentBatch]:
-    """How many rows of a batch are relevant, and the batch: these first, the others after them."""
+def mixed_places(section: AgentSection, sampler: PlaceSampler, rng: np.random.Generator) -> list[Place]:
+    """Those of a whole batch, in the parts that `mixture` says: relevant ones first, the others after them."""
     num_relevant, num_others = mixture(section.train.batch_size, section.relevant_fraction)
     num_ended = round(num_others * section.ended_fraction)
-    parts = [draw_relevant(section, windows, rng, num_relevant)]
+    places = relevant_places(section, sampler, rng, num_relevant)
     if num_ended:
-        length, lookahead = section.batch_length, section.heads.mtp_length
-        parts.append(windows.draw_ended(rng, num_ended, length, lookahead=lookahead))
-    if num_others > num_ended:
-        parts.append(draw_uniform(section, windows, rng, num_others - num_ended))
-    return num_relevant, join(parts)
+        places += sampler.draw_ended(rng, num_ended, section.batch_length)
+    return places + uniform_places(section, sampler, rng, num_others - num_ended)
 
 
 def mixture(batch_size: int, relevant_fraction: float) -> tuple[int, int]:
-    """Relevant and uniform windows of a batch; each kind keeps at least one where fraction and size allow."""
+    """Relevant and other windows of a batch; each kind keeps at least one where fraction and size allow."""
     most = batch_size if relevant_fraction == 1 else batch_size - 1
     num_relevant = max(1, min(round(batch_size * relevant_fraction), most))
     return num_relevant, batch_size - num_relevant
 
 
-def join(parts: list[LatentBatch]) -> LatentBatch:
-    """Batches of equal lengths, one after the other."""
-    names = parts[0].__dataclass_fields__
-    return LatentBatch(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+def read_recorded(section: AgentSection, windows: LatentWindows, places: Sequence[Place]) -> LatentBatch:
+    """Windows with the blocks after them that multi-token targets need."""
+    return windows.read(places, section.batch_length, section.heads.mtp_length)
 
 
 def read_windows(model: AgentModel, batch: LatentBatch, tau_context: float, noise: Tensor | None = None) -> Tensor:

@@ -2,9 +2,9 @@
 
 Shapes: B windows, T frames per window, K action logits, N two-hot buckets.
 
-The policy is judged on windows drawn as those it imitates (`draw_relevant`, on the held-out split); reward and continue
-on these and as many windows from anywhere. All of it is the prediction at distance 0, shown as when the agent acts:
-at tau_context with d_min. Losses are in nats.
+The policy is judged on windows drawn as those it imitates (`relevant_places`, on the held-out split); reward and
+continue on these and as many windows from anywhere. All of it is the prediction at distance 0, shown as when the agent
+acts: at tau_context with d_min. Losses are in nats.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ahriuwu_cli.agent.batches import draw_relevant, draw_uniform, read_windows
+from ahriuwu_cli.agent.batches import read_recorded, read_windows, relevant_places, uniform_places
 from ahriuwu_cli.agent.config import AgentSection
 from ahriuwu_cli.agent.distribution import ActionChoices, ActionDistribution, binary_loss
 from ahriuwu_cli.agent.model import AgentModel, DistanceHead
@@ -26,6 +26,7 @@ from ahriuwu_cli.core.training.stage import Goal
 from ahriuwu_cli.dynamics.heldout import HeldoutWorld, draw_noise, fixed_generator
 from ahriuwu_cli.dynamics.model import DynamicsModel
 from ahriuwu_cli.episodes.alignment import POLICY_OFFSET, REWARD_OFFSET
+from ahriuwu_cli.latents.places import Place, PlaceSampler
 from ahriuwu_cli.latents.windows import LatentBatch, LatentWindows
 from ahriuwu_cli.nn.twohot import TwoHot
 
@@ -36,7 +37,7 @@ FITTED_WINDOWS = 256
 CHUNK = 32
 """Windows read at once for that."""
 
-Draw = Callable[[AgentSection, LatentWindows, np.random.Generator, int], LatentBatch]
+Draw = Callable[[AgentSection, PlaceSampler, np.random.Generator, int], list[Place]]
 
 
 class HeldoutPlay:
@@ -55,9 +56,10 @@ class HeldoutPlay:
     ) -> None:
         self._section, self._train, self._tau_context, self._heads = section, train, tau_context, heads
         rng = np.random.default_rng(HELDOUT_SEED)
-        draws: list[Draw] = [draw_relevant, draw_uniform] if heads else [draw_relevant]
+        draws: list[Draw] = [relevant_places, uniform_places] if heads else [relevant_places]
         self._draws = draws
-        self._windows = [draw(section, heldout, rng, section.train.heldout_examples) for draw in draws]
+        count = section.train.heldout_examples
+        self._windows = [read_recorded(section, heldout, draw(section, heldout.sampler, rng, count)) for draw in draws]
         self._guess: ConstantGuess | None = None
 
     def judge(self, model: AgentModel, cloning: DistanceHead | None = None) -> dict[str, float]:
@@ -82,8 +84,8 @@ class HeldoutPlay:
         guess = ConstantGuess(model.choices, model.twohot)
         for index, draw in enumerate(self._draws):
             for start in range(0, FITTED_WINDOWS, CHUNK):
-                batch = draw(self._section, self._train, rng, min(CHUNK, FITTED_WINDOWS - start))
-                guess.see(batch, imitated=index == 0)
+                places = draw(self._section, self._train.sampler, rng, min(CHUNK, FITTED_WINDOWS - start))
+                guess.see(read_recorded(self._section, self._train, places), imitated=index == 0)
         return guess
 
 

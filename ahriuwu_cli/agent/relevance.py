@@ -44,11 +44,11 @@ def relevant_shares(windows: LatentWindows, length: int) -> dict[str, float]:
 
 def _share(windows: LatentWindows, task: int, length: int) -> float:
     chosen: dict[int, list[int]] = {}
-    for index, block in windows.relevant_blocks(task):
+    for index, block in windows.sampler.relevant_blocks(task):
         chosen.setdefault(index, []).append(block)
     sizes = {i: e.num_latents for i, e in enumerate(windows.episodes) if task in windows.tasks_of(i)}
     total = sum(num_starts(length, size) for size in sizes.values())
-    found = sum(int(windows.relevance.starts(blocks, length, sizes[i]).sum()) for i, blocks in chosen.items())
+    found = sum(int(windows.sampler.relevance.starts(blocks, length, sizes[i]).sum()) for i, blocks in chosen.items())
     return found / total if total else 0.0
 
 

@@ -14,11 +14,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ahriuwu_cli.agent.batches import draw_relevant, read_windows
+from ahriuwu_cli.agent.batches import read_recorded, read_windows, relevant_places
 from ahriuwu_cli.agent.checkpoint import agent_config
 from ahriuwu_cli.agent.config import AgentSection
 from ahriuwu_cli.agent.heldout import GOAL, HeldoutPlay
@@ -28,6 +27,7 @@ from ahriuwu_cli.agent.relevance import opening, relevance, relevant_shares
 from ahriuwu_cli.agent.train import check_agent_memory
 from ahriuwu_cli.core.artifact import Kind
 from ahriuwu_cli.core.device import Runtime
+from ahriuwu_cli.core.training.batches import batch_generator
 from ahriuwu_cli.core.training.loop import TrainResult, train
 from ahriuwu_cli.core.training.stage import ArtifactFields, Goal, Opening, StageState
 from ahriuwu_cli.dynamics.config import DynamicsSection
@@ -65,7 +65,7 @@ class ScratchStage:
         self.specs = window_specs(windows)
         self.module = AgentModel(dynamics.model, section.heads, self.specs).to(runtime.device)
         self._tau_context = snap(dynamics.sampler.tau_context, dynamics.model.k_max)
-        self._rng = np.random.default_rng(seed)
+        self._seed = seed
         play = None if heldout is None else HeldoutPlay(section, windows, heldout, self._tau_context, heads=False)
         self._play = play
         self._relevant = relevant_shares(windows, section.batch_length)
@@ -88,11 +88,16 @@ class ScratchStage:
         """The policy head, and all of the transformer that an agent token reads."""
         return {name: parameter for name, parameter in self.module.named_parameters() if learns_from_scratch(name)}
 
-    def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+    def batch(self, step: int, part: int) -> LatentBatch:
+        """Relevant windows."""
+        rng, count = batch_generator(self._seed, step, part), self._section.train.batch_size
+        places = relevant_places(self._section, self._windows.sampler, rng, count)
+        return read_recorded(self._section, self._windows, places)
+
+    def loss(self, step: int, batch: LatentBatch) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Behaviour cloning on one batch of relevant windows."""
         del step
-        batch = draw_relevant(self._section, self._windows, self._rng, self._section.train.batch_size)
-        loss, metrics = scratch_loss(self.module, batch.to(self._runtime.device), self._tau_context)
+        loss, metrics = scratch_loss(self.module, batch, self._tau_context)
         return loss, dict(metrics)
 
     def describe(self) -> ArtifactFields:
@@ -107,12 +112,12 @@ class ScratchStage:
         )
 
     def state(self) -> StageState:
-        """Loader position."""
-        return StageState({}, {"rng": self._rng.bit_generator.state})
+        """Nothing: batches and noise are drawn by the step and by torch's generator."""
+        return StageState()
 
     def load_state(self, state: StageState) -> None:
-        """Restore `state`."""
-        self._rng.bit_generator.state = state.values["rng"]
+        """Nothing to take back."""
+        del state
 
 
 def scratch_loss(model: AgentModel, batch: LatentBatch, tau_context: float) -> tuple[Tensor, dict[str, Tensor]]:

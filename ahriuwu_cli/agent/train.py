@@ -14,11 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ahriuwu_cli.agent.batches import draw_mixed
+from ahriuwu_cli.agent.batches import mixed_places, mixture, read_recorded
 from ahriuwu_cli.agent.checkpoint import agent_config
 from ahriuwu_cli.agent.config import AgentSection
 from ahriuwu_cli.agent.heldout import GOAL as CLONING
@@ -32,6 +31,7 @@ from ahriuwu_cli.core.artifact import Kind
 from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.lineage import require_parent
 from ahriuwu_cli.core.memory import estimate_step_memory, require_memory
+from ahriuwu_cli.core.training.batches import batch_generator
 from ahriuwu_cli.core.training.loop import TrainResult, train
 from ahriuwu_cli.core.training.stage import ArtifactFields, Goal, Opening, StageState
 from ahriuwu_cli.dynamics.checkpoint import World, WorldSpecs, load_world
@@ -68,7 +68,7 @@ class AgentStage:
         self.module.take_world(world.model.state_dict())
         self.module.to(runtime.device)
         self._tau_context = snap(world.sampler.tau_context, world.model.config.k_max)
-        self._rng = np.random.default_rng(seed)
+        self._seed = seed
         self._rms = RunningRms()
         self._buckets = BucketsEver(self.module.twohot, runtime.device)
         self._judge = None if heldout is None else FinetunedJudge(section, windows, heldout, self._tau_context)
@@ -95,11 +95,15 @@ class AgentStage:
         """The heads, the task embedding and the whole transformer."""
         return dict(self.module.named_parameters())
 
-    def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+    def batch(self, step: int, part: int) -> LatentBatch:
+        """Relevant windows, and others after them."""
+        places = mixed_places(self._section, self._windows.sampler, batch_generator(self._seed, step, part))
+        return read_recorded(self._section, self._windows, places)
+
+    def loss(self, step: int, batch: LatentBatch) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Weighted sum of the normalised terms on one mixed batch."""
         del step
-        num_relevant, batch = draw_mixed(self._section, self._windows, self._rng)
-        batch = batch.to(self._runtime.device)
+        num_relevant, _ = mixture(self._section.train.batch_size, self._section.relevant_fraction)
         losses, metrics = agent_losses(self.module, batch, num_relevant, self._objective, self._tau_context)
         weights = term_weights(self._section)
         total = torch.stack([weights[name] * self._rms.normalise(name, value) for name, value in losses.items()]).sum()
@@ -116,14 +120,13 @@ class AgentStage:
         )
 
     def state(self) -> StageState:
-        """Loader position, running averages and the buckets used so far."""
-        return StageState(self._rms.state() | self._buckets.state(), {"rng": self._rng.bit_generator.state})
+        """Running averages and the buckets used so far."""
+        return StageState(self._rms.state() | self._buckets.state())
 
     def load_state(self, state: StageState) -> None:
         """Restore `state`."""
         self._rms.load_state(state.tensors)
         self._buckets.load_state(state.tensors)
-        self._rng.bit_generator.state = state.values["rng"]
 
 
 def agent_specs(world: World, windows: LatentWindows) -> WorldSpecs:

@@ -80,7 +80,7 @@ def _measure_in(
 
     def read() -> None:
         for _ in range(WINDOWS):
-            windows.draw(rng, batch, length).to(runtime.device)
+            windows.read(windows.sampler.draw(rng, batch, length), length).to(runtime.device)
 
     cost = work.episodes * encode_pass(tokenizer, 1, work.episode_frames).flops
     steps: tuple[tuple[str, Callable[[], None], int, int | None, int | None], ...] = (

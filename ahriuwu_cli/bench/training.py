@@ -16,6 +16,7 @@ from ahriuwu_cli.bench.profile import profile_work
 from ahriuwu_cli.bench.timing import PeakMemory, Spread, measure
 from ahriuwu_cli.core.artifact import Kind
 from ahriuwu_cli.core.memory import estimate_step_memory, require_memory
+from ahriuwu_cli.core.training.batches import Batch
 from ahriuwu_cli.core.training.session import Session
 from ahriuwu_cli.core.training.stage import ArtifactFields, StageState, seed_everything
 from ahriuwu_cli.core.training.step import take_step
@@ -59,9 +60,14 @@ class GivenStage:
         """Every tensor."""
         return dict(self.module.named_parameters())
 
-    def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """Loss and metrics of the batch."""
-        del step
+    def batch(self, step: int, part: int) -> Batch:
+        """Nothing: there are no recordings."""
+        del step, part
+        return Batch()
+
+    def loss(self, step: int, batch: Batch) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """Loss and metrics of the given batch."""
+        del step, batch
         loss, metrics = self._loss()
         return loss, dict(metrics)
 

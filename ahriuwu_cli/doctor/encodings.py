@@ -214,4 +214,4 @@ def _read_all(windows: LatentWindows) -> int:
     """Read every episode of a split through the real loader; returns the number of latents."""
     for index, episode in enumerate(windows.episodes):
         windows.read([(index, 0)], episode.num_latents)
-    return windows.num_latents
+    return windows.sampler.num_latents

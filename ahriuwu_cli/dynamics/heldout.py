@@ -37,7 +37,8 @@ class HeldoutWorld:
     """
 
     def __init__(self, windows: LatentWindows, count: int, length: int, rows: int, tau_context: float) -> None:
-        batch = windows.draw(np.random.default_rng(HELDOUT_SEED), count, length)
+        places = windows.sampler.draw(np.random.default_rng(HELDOUT_SEED), count, length)
+        batch = windows.read(places, length)
         # another window's actions: as likely as its own, but not what happened
         other = replace(batch, action=batch.action.roll(1, 0), action_valid=batch.action_valid.roll(1, 0))
         self._batches = {"": batch, "shuffled_": other}

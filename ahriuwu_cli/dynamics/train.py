@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ahriuwu_cli.core.artifact import Kind
 from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.memory import estimate_step_memory, require_memory
+from ahriuwu_cli.core.training.batches import batch_generator
 from ahriuwu_cli.core.training.loop import TrainResult, train
 from ahriuwu_cli.core.training.stage import ArtifactFields, Goal, StageState
 from ahriuwu_cli.dynamics.checkpoint import WorldSpecs
@@ -118,8 +118,7 @@ class DynamicsStage:
         self._windows = LatentWindows(packed, "train")
         self.specs = window_specs(self._windows)
         self.module = DynamicsModel(section.model, self.specs.latent, self.specs.action).to(runtime.device)
-        self._rng = np.random.default_rng(seed)
-        self._total = section.train.steps
+        self._seed, self._total = seed, section.train.steps
         heldout = heldout_windows(packed) if section.train.heldout_every else None
         self._judge = (
             None if heldout is None else HeldoutWorld(heldout, *_judged_shape(section), section.sampler.tau_context)
@@ -143,10 +142,15 @@ class DynamicsStage:
         """Batches are long at the end of training, wherever that is."""
         self._total = total
 
-    def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """Loss of one batch of windows."""
+    def batch(self, step: int, part: int) -> LatentBatch:
+        """Windows from anywhere."""
         count, length = batch_shape(self._section, step, self._total)
-        batch = self._windows.draw(self._rng, count, length).to(self._runtime.device)
+        places = self._windows.sampler.draw(batch_generator(self._seed, step, part), count, length)
+        return self._windows.read(places, length)
+
+    def loss(self, step: int, batch: LatentBatch) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """Loss of one batch of windows."""
+        del step
         objective, tau_context = self._section.objective, self._section.sampler.tau_context
         loss, metrics = dynamics_loss(self.module, batch, objective, tau_context)
         return loss, dict(metrics)
@@ -161,12 +165,12 @@ class DynamicsStage:
         )
 
     def state(self) -> StageState:
-        """Loader position."""
-        return StageState({}, {"rng": self._rng.bit_generator.state})
+        """Nothing: batches and noise are drawn by the step and by torch's generator."""
+        return StageState()
 
     def load_state(self, state: StageState) -> None:
-        """Restore `state`."""
-        self._rng.bit_generator.state = state.values["rng"]
+        """Nothing to take back."""
+        del state
 
 
 def _judged_shape(section: DynamicsSection) -> tuple[int, int, int]:

@@ -93,12 +93,12 @@ def draw_contexts(windows: LatentWindows, store: EpisodeStore, settings: EvalSec
     """
     length = settings.context_length + settings.horizon
     stride = windows.latent_spec.stride
-    places = windows.draw_places(
+    places = windows.sampler.draw_whole(
         np.random.default_rng(seed), settings.contexts, length, setting="eval.context_length + eval.horizon"
     )
     frames = [
         store.frames(windows.episodes[index].id).read(stride * start, stride * (start + length - 1) + 1)
-        for index, start in places
+        for index, start, _ in places
     ]
     return Contexts(
         batch=windows.read(places, length),

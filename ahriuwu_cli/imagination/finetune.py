@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ahriuwu_cli.agent.batches import draw_mixed
+from ahriuwu_cli.agent.batches import mixed_places, mixture, read_recorded
 from ahriuwu_cli.agent.checkpoint import LoadedAgent
 from ahriuwu_cli.agent.config import AgentSection
 from ahriuwu_cli.agent.train import agent_losses, term_weights
@@ -28,7 +28,7 @@ from ahriuwu_cli.imagination.guard import Outside
 from ahriuwu_cli.imagination.losses import Terms, imagination_terms
 from ahriuwu_cli.imagination.model import ImaginationModel
 from ahriuwu_cli.imagination.rollout import Rollout, read_again
-from ahriuwu_cli.latents.windows import LatentWindows
+from ahriuwu_cli.latents.windows import LatentBatch, LatentWindows
 from ahriuwu_cli.nn.running_rms import RunningRms
 
 
@@ -43,16 +43,19 @@ class Finetuning:
     Args:
         agent: the agent that training starts from; its header says how recorded batches are made.
         windows: recorded windows.
-        device: where batches go.
     """
 
-    def __init__(self, agent: LoadedAgent, windows: LatentWindows, device: torch.device) -> None:
+    def __init__(self, agent: LoadedAgent, windows: LatentWindows) -> None:
         self._section = agent_section(agent)
         self._objective = ObjectiveConfig.model_validate(agent.header.config["dynamics"]["objective"])
         self._sampler = agent.sampler
         self._tau_context = snap(agent.sampler.tau_context, agent.model.world.config.k_max)
-        self._windows, self._device = windows, device
+        self._windows = windows
         self._rms = RunningRms()
+
+    def batch(self, rng: np.random.Generator) -> LatentBatch:
+        """Recorded windows, as the agent was finetuned on."""
+        return read_recorded(self._section, self._windows, mixed_places(self._section, self._windows.sampler, rng))
 
     def loss(
         self,
@@ -60,26 +63,26 @@ class Finetuning:
         rollout: Rollout,
         settings: ImagineSection,
         outside: Outside,
-        rng: np.random.Generator,
+        recorded: LatentBatch,
         *,
         value_only: bool = False,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Sum of all terms, each over its running RMS; those of the recorded batch weigh what they do in [agent].
 
-        With `value_only` PMPO is not among them. Rewards and continues of a rollout stay as they were read when it was
-        dreamed.
+        `recorded` is what `batch` gave. With `value_only` PMPO is not among them. Rewards and continues of a rollout
+        stay as they were read when it was dreamed.
         """
         agent = read_again(model.agent, rollout, self._tau_context, self._sampler.context_length)
         terms, metrics = imagination_terms(model, replace(rollout, agent=agent), settings, outside)
-        num_relevant, batch = draw_mixed(self._section, self._windows, rng)
-        recorded, more = agent_losses(
-            model.agent, batch.to(self._device), num_relevant, self._objective, self._tau_context, cloning=model.prior
+        num_relevant, _ = mixture(self._section.train.batch_size, self._section.relevant_fraction)
+        found, more = agent_losses(
+            model.agent, recorded, num_relevant, self._objective, self._tau_context, cloning=model.prior
         )
         weights = term_weights(self._section)
         losses = [self._rms.normalise("value", terms.value)]
         if not value_only:
             losses.append(self._pmpo(terms))
-        for name, value in recorded.items():
+        for name, value in found.items():
             losses.append(weights[name] * self._rms.normalise(f"recorded_{name}", value))
         named = {name.replace("policy", "prior"): value for name, value in more.items()}
         return torch.stack(losses).sum(), {**named, **metrics}

@@ -20,6 +20,7 @@ from ahriuwu_cli.dynamics.model import DynamicsModel
 from ahriuwu_cli.imagination.config import GuardSection
 from ahriuwu_cli.imagination.objective import from_first
 from ahriuwu_cli.imagination.rollout import Rollout, frame_size
+from ahriuwu_cli.latents.places import Place
 from ahriuwu_cli.latents.windows import LatentWindows
 
 GUARD_STREAM = 0x6A2D
@@ -124,7 +125,7 @@ def reward_range(windows: LatentWindows) -> Range:
     low, high = math.inf, -math.inf
     for index, episode in enumerate(windows.episodes):
         tasks = windows.tasks_of(index)
-        blocks = windows.read([(index, 0)] * len(tasks), 1, episode.num_latents - 1, tasks)
+        blocks = windows.read([Place(index, 0, task) for task in tasks], 1, episode.num_latents - 1)
         known = blocks.reward[blocks.reward_valid]
         if len(known):
             low, high = min(low, known.min().item()), max(high, known.max().item())
@@ -137,7 +138,7 @@ def size_ranges(
 ) -> tuple[Range, Range]:
     """Ranges of `frame_size` over `count` random windows of `length` recorded frames, in the model's space."""
     rng = np.random.default_rng([seed, GUARD_STREAM])
-    places = windows.draw_places(rng, count, length)
+    places = windows.sampler.draw_whole(rng, count, length)
     found = []
     for start in range(0, count, CHUNK):
         latents = windows.read(places[start : start + CHUNK], length).latents  # (W, T, N, E)

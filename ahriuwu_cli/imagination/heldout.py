@@ -30,9 +30,10 @@ def heldout_contexts(section: ImagineSection, windows: LatentWindows) -> LatentB
     """
     count = min(section.train.heldout_examples, section.train.batch_size)
     try:
-        return windows.draw_contexts(np.random.default_rng(HELDOUT_SEED), count, section.context_length)
+        places = windows.sampler.draw_contexts(np.random.default_rng(HELDOUT_SEED), count, section.context_length)
     except DataError:
         return None
+    return windows.read(places, section.context_length)
 
 
 def heldout_judge(agent: LoadedAgent, train: LatentWindows, heldout: LatentWindows | None) -> FinetunedJudge | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from ahriuwu_cli.core.artifact import Kind
 from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.errors import ConfigError
 from ahriuwu_cli.core.lineage import require_parent
+from ahriuwu_cli.core.training.batches import Batch, batch_generator
 from ahriuwu_cli.core.training.compilation import as_written
 from ahriuwu_cli.core.training.loop import TrainResult, train
 from ahriuwu_cli.core.training.stage import ArtifactFields, Goal, StageState
@@ -37,6 +38,19 @@ from ahriuwu_cli.imagination.model import ImaginationModel
 from ahriuwu_cli.imagination.rollout import KeptNoise, Rollout, imagine
 from ahriuwu_cli.latents.heldout import heldout_windows
 from ahriuwu_cli.latents.windows import LatentBatch, LatentWindows
+
+
+@dataclass(frozen=True)
+class ImaginationBatch(Batch):
+    """What a step of imagination reads of the recordings.
+
+    Attributes:
+        context: where dreams start; None in steps that learn from the rollouts of an earlier one.
+        recorded: a mixed batch; None where the transformer stays as it is.
+    """
+
+    context: LatentBatch | None
+    recorded: LatentBatch | None
 
 
 class ImagineStage:
@@ -57,13 +71,13 @@ class ImagineStage:
     ) -> None:
         self._section, self._agent, self._windows, self._runtime = section, agent, windows, runtime
         self.module = ImaginationModel(agent.model).to(runtime.device)
-        self._rng = np.random.default_rng(seed)
+        self._seed = seed
         self._rollout: Rollout | None = None
-        self._uses_ends = bool(windows.ended)
+        self._uses_ends = bool(windows.sampler.ended)
         world, length = agent.model.world, section.context_length
         self._guard = Guard.of(section.guard, windows, world, length, seed=seed)
         self._learns_all = section.transformer == "finetuned"
-        self._finetuning = Finetuning(agent, windows, runtime.device) if self._learns_all else None
+        self._finetuning = Finetuning(agent, windows) if self._learns_all else None
         self._check = check
         self._contexts = None if heldout is None else heldout_contexts(section, heldout)
         self._judge = heldout_judge(agent, windows, heldout) if self._learns_all else None
@@ -86,7 +100,20 @@ class ImagineStage:
         """The policy's and the value's tensors, nothing else; with the transformer all but the slow value's."""
         return self.module.trained(transformer=self._learns_all)
 
-    def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+    def batch(self, step: int, part: int) -> ImaginationBatch:
+        """Contexts in steps that dream; with the transformer recorded windows in all of them."""
+        settings, rng = self._section, batch_generator(self._seed, step, part)
+        context = None
+        if step % settings.updates_per_rollout == 0:
+            # [D4] Sec. 3.3: the mixture of finetuning also says where dreams start
+            count, length = settings.train.batch_size, settings.context_length
+            relevant = round(settings.relevant_fraction * count)
+            sampler = self._windows.sampler
+            places = sampler.draw_contexts(rng, count, length, num_relevant=relevant, reach=settings.horizon)
+            context = self._windows.read(places, length)
+        return ImaginationBatch(context, None if self._finetuning is None else self._finetuning.batch(rng))
+
+    def loss(self, step: int, batch: ImaginationBatch) -> tuple[Tensor, dict[str, Tensor | float]]:
         """PMPO and value loss on a batch of rollouts, drawn anew every `updates_per_rollout` steps.
 
         With the transformer also the losses on recorded data (see imagination/finetune.py).
@@ -99,8 +126,9 @@ class ImagineStage:
         """
         settings = self._section
         number, update = divmod(step, settings.updates_per_rollout)
-        if self._rollout is None or update == 0:
-            self._rollout = self._dream(number)
+        if batch.context is not None:
+            self._rollout = self._dream(number, batch.context)
+        assert self._rollout is not None, "a training begins with dreams"
         if step:
             self.module.follow(settings.value_ema)
         outside = self._guard.judge(self._rollout)
@@ -108,8 +136,9 @@ class ImagineStage:
         if self._finetuning is None:
             loss, found = imagination_loss(self.module, self._rollout, settings, outside, value_only=value_only)
         else:
+            assert batch.recorded is not None, "`batch` reads them"
             loss, found = self._finetuning.loss(
-                self.module, self._rollout, settings, outside, self._rng, value_only=value_only
+                self.module, self._rollout, settings, outside, batch.recorded, value_only=value_only
             )
         metrics: dict[str, Tensor | float] = dict(found)
         if self._check is not None and self._check.due(step):
@@ -119,14 +148,9 @@ class ImagineStage:
                 metrics["reward_gap"] = metrics["imagined_reward_per_step"] - metrics["real_reward_per_step"]
         return loss, metrics
 
-    def _dream(self, number: int) -> Rollout:
+    def _dream(self, number: int, context: LatentBatch) -> Rollout:
         """Batch `number` of rollouts (from 0)."""
-        settings, guard = self._section, self._section.guard
-        # [D4] Sec. 3.3: the mixture of finetuning also says where dreams start
-        count, length = settings.train.batch_size, settings.context_length
-        relevant = round(settings.relevant_fraction * count)
-        context = self._windows.draw_contexts(self._rng, count, length, num_relevant=relevant, reach=settings.horizon)
-        context = context.to(self._runtime.device)
+        guard = self._section.guard
         compared = guard.disagreement_every > 0 and number % guard.disagreement_every == 0
         noise = KeptNoise(guard.disagreement_rows if compared else 0)
         rollout = self._imagine(context, noise, keep=self._learns_all)
@@ -175,15 +199,14 @@ class ImagineStage:
         )
 
     def state(self) -> StageState:
-        """Loader position, the rollouts in use, and with the transformer the running averages."""
+        """The rollouts in use, and with the transformer the running averages."""
         tensors = {} if self._rollout is None else self._rollout.tensors()
         if self._finetuning is not None:
             tensors |= self._finetuning.state()
-        return StageState(tensors, {"rng": self._rng.bit_generator.state})
+        return StageState(tensors)
 
     def load_state(self, state: StageState) -> None:
         """Restore `state`."""
-        self._rng.bit_generator.state = state.values["rng"]
         names = {field.name for field in fields(Rollout)} & state.tensors.keys()
         if names:
             self._rollout = Rollout(**{name: state.tensors[name].to(self._runtime.device) for name in names})
@@ -219,7 +242,7 @@ def check_contexts(section: ImagineSection, agent: LoadedAgent, windows: LatentW
             f"imagine.context_length is {section.context_length}; the model attends to {limit} past frames",
             hint="lower imagine.context_length",
         )
-    windows.draw_contexts(np.random.default_rng(0), 1, section.context_length, setting="imagine.context_length")
+    windows.sampler.draw_contexts(np.random.default_rng(0), 1, section.context_length, setting="imagine.context_length")
 
 
 def train_imagination(

@@ -14,17 +14,18 @@ from torch import Tensor, nn
 
 from ahriuwu_cli.core.artifact import Kind
 from ahriuwu_cli.core.device import Runtime
-from ahriuwu_cli.core.errors import ConfigError, DataError
+from ahriuwu_cli.core.errors import ConfigError
 from ahriuwu_cli.core.memory import estimate_step_memory, require_memory
 from ahriuwu_cli.core.specs import FrameSpec
+from ahriuwu_cli.core.training.batches import batch_generator
 from ahriuwu_cli.core.training.budget import UNLIMITED, Budget
 from ahriuwu_cli.core.training.config import TrainSettings
 from ahriuwu_cli.core.training.heldout import HELDOUT_SEED
 from ahriuwu_cli.core.training.loop import TrainResult, train
 from ahriuwu_cli.core.training.stage import ArtifactFields, Goal, StageState
-from ahriuwu_cli.episodes.manifest import Split
 from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.nn.running_rms import RunningRms
+from ahriuwu_cli.tokenizer.clips import ClipReader, Clips, ClipSampler
 from ahriuwu_cli.tokenizer.config import TokenizerSection
 from ahriuwu_cli.tokenizer.frozen import FrozenTokenizer, adopt_tokenizer
 from ahriuwu_cli.tokenizer.loss import mean_square, psnr, reconstruction_loss
@@ -36,32 +37,6 @@ from ahriuwu_cli.tokenizer.statistics import latent_statistics
 
 GOAL = Goal("heldout_mse")
 """What says how far a tokenizer has come: mean squared error of counted pixels."""
-
-
-class FrameClips:
-    """Random clips of consecutive frames of one split; frames are read once and kept as uint8."""
-
-    def __init__(self, store: EpisodeStore, length: int, split: Split = "train") -> None:
-        self.length = length
-        ids = store.ids(split)
-        self._episodes = [frames for frames in (store.read(id_).frames for id_ in ids) if len(frames) >= length]
-        if not self._episodes:
-            raise DataError(
-                f"no {'training' if split == 'train' else 'held-out'} episode has {length} frames, the configured "
-                "clip length",
-                hint="lower tokenizer.clip_length or record longer episodes",
-            )
-        self._ends = np.cumsum([len(frames) - length + 1 for frames in self._episodes])
-
-    def draw(self, rng: np.random.Generator, count: int) -> Tensor:
-        """Clips (B, T, H, W, 3) uint8, every start equally likely."""
-        positions = rng.integers(self._ends[-1], size=count)
-        clips = []
-        for position in positions:
-            index = int(np.searchsorted(self._ends, position, side="right"))
-            start = int(position - (self._ends[index - 1] if index else 0))
-            clips.append(self._episodes[index][start : start + self.length])
-        return torch.from_numpy(np.stack(clips))
 
 
 class TokenizerStage:
@@ -77,8 +52,9 @@ class TokenizerStage:
         weight = section.loss.lpips_weight
         self._lpips = load_lpips(section.loss.lpips_weights_path).to(runtime.device) if weight else None
         self._counted = _counted_pixels(section, store.frame_spec, runtime.device)
-        self._clips = FrameClips(store, section.clip_length)
-        self._rng = np.random.default_rng(seed)
+        self._sampler, self._reader = ClipSampler(store, section.clip_length), ClipReader(store, section.clip_length)
+        self._reader.look_at(store.ids("train"))
+        self._seed = seed
         self._rms = RunningRms()
         self._total = section.train.steps
         self._heldout = _heldout_clips(store, section)
@@ -107,10 +83,14 @@ class TokenizerStage:
         """The last step is a log point."""
         self._total = total
 
-    def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+    def batch(self, step: int, part: int) -> Clips:
+        """Clips from anywhere."""
+        rng = batch_generator(self._seed, step, part)
+        return Clips(self._reader.read(self._sampler.draw(rng, self._section.train.batch_size)))
+
+    def loss(self, step: int, batch: Clips) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Loss of one batch of clips."""
-        frames = self._clips.draw(self._rng, self._section.train.batch_size)
-        pixels = to_pixels(frames.to(self._runtime.device))
+        pixels = to_pixels(batch.frames)
         latents = self.module.encode_for_training(pixels, step)
         guess = self.module.decode(latents)
         weight = self._section.loss.lpips_weight
@@ -132,13 +112,12 @@ class TokenizerStage:
         )
 
     def state(self) -> StageState:
-        """Loader position and running averages."""
-        return StageState(self._rms.state(), {"rng": self._rng.bit_generator.state})
+        """Running averages."""
+        return StageState(self._rms.state())
 
     def load_state(self, state: StageState) -> None:
         """Restore `state`."""
         self._rms.load_state(state.tensors)
-        self._rng.bit_generator.state = state.values["rng"]
 
 
 def _heldout_clips(store: EpisodeStore, section: TokenizerSection) -> Tensor | None:
@@ -147,7 +126,8 @@ def _heldout_clips(store: EpisodeStore, section: TokenizerSection) -> Tensor | N
     lengths = [store.record(id_).num_steps + 1 for id_ in store.ids("heldout")]
     if not settings.heldout_every or max(lengths, default=0) < length:
         return None
-    return FrameClips(store, length, "heldout").draw(np.random.default_rng(HELDOUT_SEED), settings.heldout_examples)
+    rng = np.random.default_rng(HELDOUT_SEED)
+    return ClipReader(store, length).read(ClipSampler(store, length, "heldout").draw(rng, settings.heldout_examples))
 
 
 def _counted_pixels(section: TokenizerSection, frame: FrameSpec, device: torch.device) -> Tensor | None:

@@ -63,7 +63,7 @@ def test_an_agent_that_has_learned_nothing_is_as_good_as_a_guess(packed_run, sta
 def test_the_constant_guesses_are_the_best_constants_of_the_training_split(packed_run, stage):
     """No other constant has a lower loss on what they were fitted to (but for the one example they are told of)."""
     windows, section = stage._windows, packed_run.config.agent
-    batch = windows.draw(np.random.default_rng(0), 300, 6, lookahead=3)
+    batch = windows.read(windows.sampler.draw(np.random.default_rng(0), 300, 6), 6, 3)
     guess = ConstantGuess(stage.module.choices, stage.module.twohot)
     guess.see(batch, imitated=True)
     now = Now.of(batch.action, batch.action_valid, batch.valid, POLICY_OFFSET)

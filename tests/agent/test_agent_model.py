@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ahriuwu_cli.agent.batches import join, mixture
+from ahriuwu_cli.agent.batches import mixture
 from ahriuwu_cli.agent.model import AgentModel
 from ahriuwu_cli.agent.train import agent_losses
 from ahriuwu_cli.dynamics.config import ObjectiveConfig
@@ -285,12 +285,3 @@ def test_mixture_by_hand():
         (1, 1),
         (4, 0),
     ]
-
-
-def test_join_keeps_the_order(toy_batch):
-    first, second = toy_batch(2, 4, seed=1), toy_batch(3, 4, seed=2)
-    joined = join([first, second])
-    for field in dataclasses.fields(LatentBatch):
-        tensor = getattr(joined, field.name)
-        assert torch.equal(tensor[:2], getattr(first, field.name))
-        assert torch.equal(tensor[2:], getattr(second, field.name))

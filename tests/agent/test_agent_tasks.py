@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from ahriuwu_cli.agent.batches import draw_relevant, draw_uniform
+from ahriuwu_cli.agent.batches import read_recorded, relevant_places, uniform_places
 from ahriuwu_cli.agent.checkpoint import load_agent
 from ahriuwu_cli.agent.config import AgentSection
 from ahriuwu_cli.agent.player import load_player
@@ -27,6 +27,7 @@ from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.imagination.train import ImagineStage, train_imagination
 from ahriuwu_cli.latents.build import build_latents
 from ahriuwu_cli.latents.pack import pack_latents
+from ahriuwu_cli.latents.places import Place
 from ahriuwu_cli.latents.windows import LatentWindows
 from ahriuwu_cli.tokenizer.train import TokenizerStage
 
@@ -156,7 +157,8 @@ def test_one_step_trains_every_tensor_on_actions_of_every_type(world, cpu_runtim
     stage = stage_of(world, cpu_runtime)
     before = {name: tensor.clone() for name, tensor in stage.module.state_dict().items()}
     optimiser = torch.optim.SGD(stage.trained().values(), lr=0.1)
-    total, metrics = stage.loss(0)
+    both = next(batch for step in range(20) if len((batch := stage.batch(step, 0)).task.unique()) == 2)
+    total, metrics = stage.loss(0, both)
     terms = ("policy", "reward", "continue", "dynamics")
     assert total.item() == pytest.approx(sum(term_weights(world.section())[term] for term in terms), rel=1e-4)
     total.backward()
@@ -175,7 +177,7 @@ def test_relevant_windows_reach_their_task_s_reward(world):
     """[D4] Sec. 3.3: half of them a jump, half of them a reward of episodes recorded under `play`."""
     section = world.section(relevant_reach=0)
     windows, rng = LatentWindows(world.packed, "train", TASKS), np.random.default_rng(0)
-    relevant = draw_relevant(section, windows, rng, 200)
+    relevant = read_recorded(section, windows, relevant_places(section, windows.sampler, rng, 200))
     length = section.batch_length
     assert (relevant.reward[:, :length] > 0).any(dim=1).all()
     assert relevant.task.float().mean() == pytest.approx(0.5, abs=0.12)
@@ -184,11 +186,11 @@ def test_relevant_windows_reach_their_task_s_reward(world):
         rows = relevant.reward[relevant.task == task]
         places = [np.flatnonzero(row.numpy() > 0) for row in rows]
         assert {int(step) for found in places for step in np.diff(found)} <= {gap}
-    uniform = draw_uniform(section, windows, rng, 200)
+    uniform = read_recorded(section, windows, uniform_places(section, windows.sampler, rng, 200))
     assert not (uniform.reward[:, :length] > 0).any(dim=1).all()
     section = world.section(relevant_reach=4)
     further = LatentWindows(world.packed, "train", TASKS, relevance(section))
-    far = draw_relevant(section, further, rng, 200)
+    far = read_recorded(section, further, relevant_places(section, further.sampler, rng, 200))
     assert not (far.reward[:, :length] > 0).any(dim=1).all()
 
 
@@ -197,7 +199,7 @@ def test_the_reward_head_learns_the_task_s_reward(world, cpu_runtime):
     stage = stage_of(world, cpu_runtime)
     windows = LatentWindows(world.packed, "train", TASKS)
     [play] = [i for i, e in enumerate(windows.episodes) if e.task == 0][:1]
-    pair = [windows.read([(play, 3)], 6, 3, [task]) for task in (0, 1)]
+    pair = [windows.read([Place(play, 3, task)], 6, 3) for task in (0, 1)]
     assert torch.equal(pair[0].latents, pair[1].latents) and not torch.equal(pair[0].reward, pair[1].reward)
     stage.module.eval()
     answers = []
@@ -232,7 +234,7 @@ def test_a_file_without_sources_takes_the_reward(world, cpu_runtime, no_tensorbo
     del agent.header.config["agent"]["tasks"]
     assert agent.tasks == {"play": "reward", "idle": "reward"}
     windows = [LatentWindows(world.packed, "train", tasks) for tasks in (agent.tasks, {})]
-    batches = [each.draw(np.random.default_rng(0), 30, 4, relevant=True) for each in windows]
+    batches = [each.read(each.sampler.draw(np.random.default_rng(0), 30, 4, relevant=True), 4) for each in windows]
     assert all(torch.equal(value, vars(batches[1])[name]) for name, value in vars(batches[0]).items())
 
 
@@ -249,7 +251,7 @@ def test_imagination_dreams_of_the_agent_s_tasks(world, agent_path, cpu_runtime,
     train_imagination(world.config.imagine, agent_path, world.packed, tmp_path, cpu_runtime, seed=0, resume=False)
     [windows] = seen
     assert windows.tasks == ["jump", "play"]
-    batch = windows.draw_contexts(np.random.default_rng(0), 200, 3)
+    batch = windows.read(windows.sampler.draw_contexts(np.random.default_rng(0), 200, 3), 3)
     assert 0.1 < batch.task.float().mean() < 0.5
     assert read_header(tmp_path / "imagination.safetensors", "imagination").specs["tasks"] == ["jump", "play"]
     assert load_agent(tmp_path / "imagination.safetensors", CPU).tasks == TASKS

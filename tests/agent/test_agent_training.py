@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ahriuwu_cli.agent.batches import draw_mixed, mixture
+from ahriuwu_cli.agent.batches import mixed_places, mixture
 from ahriuwu_cli.agent.checkpoint import agent_from_header, load_agent
 from ahriuwu_cli.agent.config import AgentSection
 from ahriuwu_cli.agent.rewards import require_reward_range
@@ -21,6 +20,7 @@ from ahriuwu_cli.core.errors import ArtifactError, ConfigError, DeviceError, Tra
 from ahriuwu_cli.core.training.loop import moved, train
 from ahriuwu_cli.core.training.sinks import read_metrics
 from ahriuwu_cli.dynamics.checkpoint import load_world
+from ahriuwu_cli.latents.places import Place
 from ahriuwu_cli.latents.windows import LatentWindows
 
 CPU = torch.device("cpu")
@@ -59,17 +59,15 @@ def test_a_part_of_the_other_windows_holds_an_end(packed_run, stage, monkeypatch
     """Ends are rare: the continue head is shown more of them, and cloning is not."""
     windows, section = stage._windows, packed_run.config.agent
 
-    def ended(rng, count, length, *, lookahead):
-        batch = windows.draw(rng, count, length, lookahead=lookahead)
-        return dataclasses.replace(batch, terminal=torch.ones_like(batch.terminal))
-
-    monkeypatch.setattr(windows, "draw_ended", ended)
+    end = Place(0, 0, 0)
+    monkeypatch.setattr(windows.sampler, "draw_ended", lambda rng, count, length: [end] * count)
+    monkeypatch.setattr(windows.sampler, "draw", lambda rng, count, length, relevant=False: [Place(1, 1, 0)] * count)
     for fraction, rows in ((0.75, 12), (0.01, 0)):
         train = section.train.model_copy(update={"batch_size": 32})
         asked = section.model_copy(update={"ended_fraction": fraction, "train": train, "relevant_fraction": 0.5})
-        num_relevant, batch = draw_mixed(asked, windows, np.random.default_rng(0))
-        assert batch.terminal.all(dim=1).nonzero().flatten().tolist() == list(range(16, 16 + rows))
-        assert (num_relevant, len(batch.valid)) == (16, 32)
+        places = mixed_places(asked, windows.sampler, np.random.default_rng(0))
+        assert [row for row, place in enumerate(places) if place == end] == list(range(16, 16 + rows))
+        assert (mixture(32, 0.5)[0], len(places)) == (16, 32)
 
 
 def test_every_declared_tensor_is_trained(packed_run, stage, cpu_runtime, tmp_path):
@@ -153,7 +151,7 @@ def test_resume_is_exact(packed_run, dynamics_path, cpu_runtime, stop_at, tmp_pa
 
 def test_terms_are_normalised_by_their_running_rms(stage):
     """[D4] Eq. 9 and pitfall 28: at the first step every term counts its weight, and the gradient is not zero."""
-    total, _ = stage.loss(0)
+    total, _ = stage.loss(0, stage.batch(0, 0))
     assert total.item() == pytest.approx(1.0 + 3 * 0.1, rel=1e-4)  # policy; reward, continue, dynamics
     total.backward()
     assert all(parameter.grad.any() for parameter in stage.module.parameters())
@@ -203,13 +201,13 @@ def test_rewards_beyond_the_buckets_are_refused_before_training(packed_run, dyna
 def test_a_batch_is_the_mixture_that_the_settings_ask_for(stage, monkeypatch):
     """[D4] Sec. 3.3: the first rows are relevant windows and alone imitated; the others come from anywhere."""
     drawn = []
-    draw = stage._windows.draw
+    draw = stage._windows.sampler.draw
 
     def spy(rng, count, *given, **options):
         drawn.append((count, options.get("relevant", False)))
         return draw(rng, count, *given, **options)
 
-    monkeypatch.setattr(stage._windows, "draw", spy)
+    monkeypatch.setattr(stage._windows.sampler, "draw", spy)
     asked = []
     monkeypatch.setattr(
         "ahriuwu_cli.agent.train.agent_losses",
@@ -220,6 +218,12 @@ def test_a_batch_is_the_mixture_that_the_settings_ask_for(stage, monkeypatch):
     )
     size, share = stage._section.train.batch_size, stage._section.relevant_fraction
     relevant, uniform = mixture(size, share)
-    stage.loss(0)
+    stage.loss(0, stage.batch(0, 0))
     assert drawn == [(relevant, True), (uniform, False)]
     assert asked == [relevant]
+
+
+def test_batches_are_drawn_by_the_step(packed_run, dynamics_path, cpu_runtime, draws_by_step):
+    """Pitfall 14."""
+    world, windows = load_world(dynamics_path, CPU), LatentWindows(packed_run.packed, "train")
+    draws_by_step(lambda seed: AgentStage(packed_run.config.agent, world, windows, cpu_runtime, seed))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from ahriuwu_cli.agent.batches import draw_relevant
+from ahriuwu_cli.agent.batches import read_recorded, relevant_places
 from ahriuwu_cli.agent.checkpoint import load_agent
 from ahriuwu_cli.agent.config import AgentSection
 from ahriuwu_cli.agent.relevance import opening, relevance, relevant_shares
@@ -25,6 +25,7 @@ from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.imagination.train import train_imagination
 from ahriuwu_cli.latents.build import build_latents
 from ahriuwu_cli.latents.pack import pack_latents
+from ahriuwu_cli.latents.places import PlaceSampler
 from ahriuwu_cli.latents.rewards import ByReturn
 from ahriuwu_cli.latents.windows import LatentWindows
 from ahriuwu_cli.tokenizer.train import TokenizerStage
@@ -171,13 +172,15 @@ def test_penalties_alone_leave_nothing_relevant_by_reward(
 def test_by_return_the_careful_are_imitated(packed_run, punishing, cpu_runtime, no_tensorboard, tmp_path, capfd):
     asked = packed_run.config.agent.model_copy(update={"relevant": "return"})
     windows = LatentWindows(punishing.packed, "train", relevance=relevance(asked))
-    batch = draw_relevant(asked, windows, np.random.default_rng(0), 100)
+    batch = read_recorded(asked, windows, relevant_places(asked, windows.sampler, np.random.default_rng(0), 100))
     assert not batch.reward[:, 1 : asked.batch_length].any()
     careful = [index for index, values in windows.task_rewards(0).items() if not values[:21].any()]
-    assert {index for index, _ in windows.relevant_blocks(0)} == set(careful)
+    assert {index for index, _ in windows.sampler.relevant_blocks(0)} == set(careful)
 
     result = finetune_agent(asked, punishing.dynamics, punishing.packed, tmp_path, cpu_runtime, seed=0, resume=False)
-    share = len(windows.relevant_blocks(0)) / sum(e.num_latents - asked.batch_length + 1 for e in windows.episodes)
+    share = len(windows.sampler.relevant_blocks(0)) / sum(
+        e.num_latents - asked.batch_length + 1 for e in windows.episodes
+    )
     assert result.header.info["relevant"] == {"drive": share}
     assert (result.header.info["untrained"], result.header.info["finished"], warnings(tmp_path)) == ([], True, [])
     assert f"{share:.1%}" in capfd.readouterr().err
@@ -196,14 +199,14 @@ def test_all_that_follows_knows_the_rule(packed_run, punishing, cpu_runtime, no_
     assert agent.relevance == ByReturn(asked.batch_length, 2, asked.relevant_quantile)
 
     seen = []
-    draw = LatentWindows.draw_contexts
+    draw = PlaceSampler.draw_contexts
 
     def note(self, *rest, num_relevant=0, **more):
         seen.append((self.relevance, num_relevant, bool(self.relevant_blocks(0))))
         return draw(self, *rest, num_relevant=num_relevant, **more)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(LatentWindows, "draw_contexts", note)
+        patch.setattr(PlaceSampler, "draw_contexts", note)
         path = tmp_path / "agent" / "agent.safetensors"
         result = train_imagination(
             packed_run.config.imagine, path, punishing.packed, tmp_path / "i", cpu_runtime, seed=0, resume=False

@@ -11,13 +11,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ahriuwu_cli.agent.batches import draw_relevant
+from ahriuwu_cli.agent.batches import read_recorded, relevant_places
 from ahriuwu_cli.agent.checkpoint import is_from_scratch, load_agent
 from ahriuwu_cli.agent.player import load_player
 from ahriuwu_cli.agent.scratch import ScratchStage, scratch_loss, train_scratch
 from ahriuwu_cli.agent.train import agent_losses
 from ahriuwu_cli.core.artifact import read_header
 from ahriuwu_cli.core.errors import ArtifactError, DeviceError, TrainingInterrupted
+from ahriuwu_cli.core.training.batches import batch_generator
 from ahriuwu_cli.core.training.loop import TrainResult, moved, train
 from ahriuwu_cli.core.training.sinks import read_metrics
 from ahriuwu_cli.dynamics.config import ObjectiveConfig
@@ -72,7 +73,8 @@ def test_declared_is_moved_and_the_rest_untouched(packed_run, stage, cpu_runtime
 def test_it_learns_from_what_the_finetuned_agent_imitates(packed_run, stage):
     """The same windows at the same levels under the same noise: its loss is the policy term of Eq. 9, bit for bit."""
     section, windows = packed_run.config.agent, LatentWindows(packed_run.packed, "train")
-    batch = draw_relevant(section, windows, np.random.default_rng(0), section.train.batch_size)
+    places = relevant_places(section, windows.sampler, batch_generator(0, 0), section.train.batch_size)
+    batch = read_recorded(section, windows, places)
     assert (batch.reward > 0).any(dim=1).all()
     tau = snap(packed_run.config.dynamics.sampler.tau_context, 8)
     torch.manual_seed(7)
@@ -82,7 +84,7 @@ def test_it_learns_from_what_the_finetuned_agent_imitates(packed_run, stage):
     mine, _ = scratch_loss(stage.module, batch, tau)
     assert torch.equal(mine, losses["policy"])
     torch.manual_seed(7)
-    drawn, metrics = stage.loss(0)  # the stage's own batch, of the same generator
+    drawn, metrics = stage.loss(0, stage.batch(0, 0))  # the stage's own batch, of the same generator
     assert torch.equal(drawn, mine)
     assert set(metrics) == {
         "policy_loss", "policy_accuracy", "policy_accuracy_on_changes", "repeat_last_accuracy",
@@ -143,3 +145,9 @@ def test_a_step_that_does_not_fit_is_refused(cloned, tmp_path, monkeypatch):
     with pytest.raises(DeviceError, match="one agent step needs about"):
         cloned(tmp_path / "x")
     assert not (tmp_path / "x").exists()
+
+
+def test_batches_are_drawn_by_the_step(packed_run, cpu_runtime, draws_by_step):
+    """Pitfall 14."""
+    config, windows = packed_run.config, LatentWindows(packed_run.packed, "train")
+    draws_by_step(lambda seed: ScratchStage(config.agent, config.dynamics, windows, cpu_runtime, seed))

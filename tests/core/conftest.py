@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ahriuwu_cli.core.device import Runtime
+from ahriuwu_cli.core.training.batches import Batch
 from ahriuwu_cli.core.training.config import TrainSettings
 from ahriuwu_cli.core.training.recompute import Recomputing
 from ahriuwu_cli.core.training.stage import ArtifactFields, Goal, StageState, seed_everything
@@ -74,7 +75,10 @@ class ToyStage:
     def trained(self) -> dict[str, nn.Parameter]:
         return {name: p for name, p in self.module.named_parameters() if not name.startswith("frozen")}
 
-    def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+    def batch(self, step: int, part: int) -> Batch:
+        return Batch()
+
+    def loss(self, step: int, batch: Batch) -> tuple[Tensor, dict[str, Tensor | float]]:
         if self.sleep:
             time.sleep(self.sleep)
         if step == self.crash_at:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -11,10 +12,19 @@ from torch import nn
 from ahriuwu_cli.core.artifact import read_weights
 from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.errors import TrainingError
+from ahriuwu_cli.core.training.batches import Batch
 from ahriuwu_cli.core.training.loop import moved, train
 from ahriuwu_cli.core.training.sinks import read_metrics
 from ahriuwu_cli.core.training.stage import ArtifactFields, StageState
 from ahriuwu_cli.core.training.watch import CLIP_WINDOW
+
+
+@dataclass(frozen=True)
+class Rows(Batch):
+    """Some rows (R, 5) and what is wanted of them (R, 3)."""
+
+    x: torch.Tensor
+    y: torch.Tensor
 
 
 class Regression:
@@ -31,11 +41,14 @@ class Regression:
     def trained(self):
         return dict(self.module.named_parameters())
 
-    def loss(self, step):
+    def batch(self, step, part):
+        rows = slice(part * self.rows, (part + 1) * self.rows)
+        return Rows(self.x[step, rows], self.y[step, rows])
+
+    def loss(self, step, batch):
         part = self.calls.count(step)
         self.calls.append(step)
-        rows = slice(part * self.rows, (part + 1) * self.rows)
-        error = (self.module(self.x[step, rows]).float() - self.y[step, rows]).square().mean()
+        error = (self.module(batch.x).float() - batch.y).square().mean()
         return error, {"error": error, "outer": math.nan if part == 1 else float(part)}
 
     def describe(self):
@@ -84,14 +97,14 @@ def test_one_bad_micro_batch_skips_the_whole_step(tmp_path, toy, settings, cpu, 
     """Pitfall 15: skipped, counted once, warned of; the good micro-batches beside it are not logged either."""
 
     class Poisoned(Regression):
-        def loss(self, step):
+        def loss(self, step, batch):
             self.before = {name: tensor.clone() for name, tensor in self.module.state_dict().items()}
             part = self.calls.count(step)
             if step == 5 and part == 0:
                 self.start = self.before
             if step == 6 and part == 0:
                 self.end = self.before
-            error, metrics = super().loss(step)
+            error, metrics = super().loss(step, batch)
             if step == 5 and part == 1:
                 zero = (self.module.weight * 0).sum()
                 error = error + (zero * math.nan if poison == "loss" else (self.module.weight * 0).sqrt().sum())
@@ -141,9 +154,9 @@ def test_an_fp16_overflow_in_one_micro_batch_lowers_the_scale_and_moves_nothing(
     """Pitfalls 15 and 26: no bad step, no update, the scale halved once."""
 
     class Steep(Regression):
-        def loss(self, step):
+        def loss(self, step, batch):
             first = not self.calls
-            error, metrics = super().loss(step)
+            error, metrics = super().loss(step, batch)
             return error * (2.0**120 if first else 1.0), metrics
 
     stage, half = Steep(8), Runtime(torch.device("cpu"), "fp16")

@@ -72,8 +72,8 @@ def test_an_fp16_overflow_does_not_enter(tmp_path, toy, settings):
     """Pitfall 15: a step that only lowers the loss scale is no update."""
 
     class Steep(toy):
-        def loss(self, step):
-            loss, metrics = super().loss(step)
+        def loss(self, step, batch):
+            loss, metrics = super().loss(step, batch)
             return loss * (2.0**120 if step == 0 else 1.0), metrics
 
     half = Runtime(torch.device("cpu"), "fp16")

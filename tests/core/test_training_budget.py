@@ -38,9 +38,9 @@ def timed(judged_toy):
             super().__init__(*given, **options)
             self.clock, self.lap, self.measuring = Clock(), lap, measuring
 
-        def loss(self, step):
+        def loss(self, step, batch):
             self.clock.now += self.lap(step)
-            return super().loss(step)
+            return super().loss(step, batch)
 
         def heldout(self):
             self.clock.now += self.measuring

@@ -7,6 +7,7 @@ import torch
 
 from ahriuwu_cli.core.artifact import read_header, read_weights
 from ahriuwu_cli.core.errors import TrainingInterrupted
+from ahriuwu_cli.core.training.batches import Batch
 from ahriuwu_cli.core.training.heldout import measure
 from ahriuwu_cli.core.training.loop import train
 from ahriuwu_cli.core.training.session import Session
@@ -44,7 +45,7 @@ def test_the_same_weights_give_the_same_number(judged_toy, settings, cpu):
     session = Session(judged_toy(), settings(), cpu, 0)
     first = measure(session).values["heldout_error"]
     torch.rand(3)
-    session.stage.loss(0)
+    session.stage.loss(0, Batch())
     assert measure(session).values["heldout_error"] == first
 
 

@@ -59,8 +59,8 @@ def test_zero_gradients_count_as_untrained_even_when_decay_moves_the_tensor(tmp_
     """Pitfall 2: a gradient of exactly zero is no training."""
 
     class Zero(toy):
-        def loss(self, step):
-            loss, metrics = super().loss(step)
+        def loss(self, step, batch):
+            loss, metrics = super().loss(step, batch)
             return loss + 0.0 * self.module.unused.weight.sum(), metrics
 
     stage = Zero(unused=True)
@@ -157,8 +157,8 @@ def test_an_fp16_overflow_is_the_scalers_business(tmp_path, toy, settings):
     """Pitfalls 15 and 26: an overflow of the scaled gradient is no bad step, but a NaN at every step is one."""
 
     class Steep(toy):
-        def loss(self, step):
-            loss, metrics = super().loss(step)
+        def loss(self, step, batch):
+            loss, metrics = super().loss(step, batch)
             return loss * (2.0**120 if step == 0 else 1.0), metrics
 
     half = Runtime(torch.device("cpu"), "fp16")
@@ -189,7 +189,7 @@ def test_an_fp16_overflow_is_the_scalers_business(tmp_path, toy, settings):
 )
 def test_out_of_memory_has_a_hint(tmp_path, toy, settings, cpu, error):
     class Greedy(toy):
-        def loss(self, step):
+        def loss(self, step, batch):
             raise error
 
     with pytest.raises(DeviceError, match="out of memory in step 1") as caught:
@@ -199,11 +199,11 @@ def test_out_of_memory_has_a_hint(tmp_path, toy, settings, cpu, error):
 
 def test_metrics_are_averaged_between_log_points(tmp_path, toy, settings, cpu):
     class Counting(toy):
-        def loss(self, step):
+        def loss(self, step, batch):
             metrics = {"number": torch.tensor(float(step), requires_grad=True), "undefined": math.nan}
             if step % 2:
                 metrics["odd"] = 10.0
-            return super().loss(step)[0], metrics
+            return super().loss(step, batch)[0], metrics
 
     result = train(Counting(), settings(log_every=4, checkpoint_every=100), cpu, tmp_path, resume=False, seed=0)
     lines = read_metrics(tmp_path / "metrics.jsonl")

@@ -186,7 +186,7 @@ def test_a_stage_without_blocks_says_that_the_setting_has_no_effect(tmp_path, to
             super().__init__()
             self.module = nn.Linear(4, 4)
 
-        def loss(self, step):
+        def loss(self, step, batch):
             return self.module(torch.ones(4)).square().sum(), {}
 
     train(Plain(), settings(recompute=True), cpu, tmp_path, resume=False, seed=0)

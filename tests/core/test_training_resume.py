@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from ahriuwu_cli.core.artifact import read_header, read_weights
+from ahriuwu_cli.core.artifact import read_header, read_weights, write_weights
 from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.errors import ArtifactError, InputError, TrainingInterrupted
 from ahriuwu_cli.core.training.loop import train
@@ -241,3 +241,18 @@ def test_training_and_resuming_on_a_gpu(tmp_path, toy, settings, device, precisi
     }
     assert {name: value for name, value in result.header.info.items() if name != "trend"} == said
     assert all(parameter.device.type == device for parameter in stage.module.parameters())
+
+
+def test_a_state_of_batches_drawn_in_another_way_is_refused(tmp_path, toy, settings, cpu):
+    """Earlier versions went on with a generator: their next batches cannot be drawn any more."""
+    train(toy(), settings(), cpu, tmp_path, resume=False, seed=3)
+    path = tmp_path / "dynamics.state.safetensors"
+    header, tensors = read_weights(path, "state")
+    info = {name: value for name, value in header.info.items() if name != "batches"}
+    fields = {"config": header.config, "specs": header.specs, "parents": header.parents}
+    write_weights(path, "state", tensors, info=info, **fields)
+    before = path.read_bytes()
+    with pytest.raises(ArtifactError, match="earlier version, which drew its batches in another way") as caught:
+        train(toy(), settings(steps=14), cpu, tmp_path, resume=True, seed=3)
+    assert "--overwrite" in caught.value.hint
+    assert path.read_bytes() == before

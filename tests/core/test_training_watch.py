@@ -55,8 +55,8 @@ def test_warnings_reach_the_metrics_file_and_stderr(tmp_path, toy, settings, cpu
     """Pitfall 30: a stage that reports its spread is watched by the loop."""
 
     class Spread(toy):
-        def loss(self, step):
-            return super().loss(step)[0], {"spread": scale, "spread_reference": 1.0}
+        def loss(self, step, batch):
+            return super().loss(step, batch)[0], {"spread": scale, "spread_reference": 1.0}
 
     changes = {"steps": CLIP_WINDOW, "clip_norm": 1e-6 if scale == 0 else 1e6, "log_every": 10, "checkpoint_every": 100}
     train(Spread(), settings(**changes), cpu, tmp_path, resume=False, seed=0)

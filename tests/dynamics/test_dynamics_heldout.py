@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -68,11 +69,8 @@ def test_shuffled_actions_matter_to_a_world_that_listens(judge, world, awake):
 
 
 def heldout_windows_of(judge):
-    class Same:
-        def draw(self, rng, count, length):
-            return judge._batches[""]
-
-    return Same()
+    sampler = SimpleNamespace(draw=lambda rng, count, length: None)
+    return SimpleNamespace(sampler=sampler, read=lambda places, length: judge._batches[""])
 
 
 def test_the_artifact_says_what_was_measured(packed_run, cpu_runtime, tmp_path):

@@ -14,6 +14,7 @@ from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.errors import ArtifactError, DeviceError, TrainingInterrupted
 from ahriuwu_cli.core.training.loop import moved, train
 from ahriuwu_cli.core.training.sinks import read_metrics
+from ahriuwu_cli.core.training.stage import StageState
 from ahriuwu_cli.dynamics import train as training
 from ahriuwu_cli.dynamics.checkpoint import load_world
 from ahriuwu_cli.dynamics.config import DynamicsSection, ObjectiveConfig
@@ -240,3 +241,13 @@ def test_the_memory_check_counts_the_larger_batch(toy_specs, cpu_runtime, monkey
     four = section_of(model=model, train=settings, long_length=4, sampler={"context_length": 3})
     check_dynamics_memory(four, toy_specs, cpu_runtime)
     assert needs[0] == needs[1] > 2 * needs[2]  # one window of 16 frames is more than one of 4
+
+
+def test_batches_are_drawn_by_the_step(packed_run, cpu_runtime, draws_by_step):
+    """Pitfall 14: nothing of the loader is left to be saved."""
+
+    def make(seed: int) -> DynamicsStage:
+        return DynamicsStage(packed_run.config.dynamics, packed_run.packed, cpu_runtime, seed)
+
+    draws_by_step(make)
+    assert make(0).state() == StageState()

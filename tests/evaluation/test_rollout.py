@@ -27,6 +27,7 @@ from ahriuwu_cli.evaluation.dreaming import DreamSource, draw_contexts, dream_al
 from ahriuwu_cli.evaluation.fidelity import step_distance
 from ahriuwu_cli.evaluation.metrics import horizon_table
 from ahriuwu_cli.evaluation.rollout import evaluate_rollout
+from ahriuwu_cli.latents.places import Place
 from ahriuwu_cli.latents.windows import LatentBatch, LatentWindows
 from ahriuwu_cli.nn.cache import KVCache
 
@@ -110,7 +111,7 @@ def test_noise_depends_on_the_seed_alone(packed_run, cpu_runtime, awake) -> None
     stage = DynamicsStage(packed_run.config.dynamics, packed_run.packed, cpu_runtime, 0)
     world = DreamSource(awake(stage.module), packed_run.config.dynamics.sampler, header=None)  # type: ignore[arg-type]
     windows = LatentWindows(packed_run.packed, "heldout")
-    batch = windows.read(windows.draw_places(np.random.default_rng(0), 3, 8), 8)
+    batch = windows.read(windows.sampler.draw_whole(np.random.default_rng(0), 3, 8), 8)
 
     def dream(action: Tensor, seed: int) -> Tensor:
         return dream_along(world, batch, action, CONTEXT, cpu_runtime, seed)
@@ -269,10 +270,12 @@ def test_true_frames_are_those_of_the_blocks(stride, context, horizon, start) ->
     windows = SimpleNamespace(
         latent_spec=LatentSpec(num_tokens=1, dim_token=1, layout="line", stride=stride),
         episodes=[SimpleNamespace(id="000000")],
-        draw_places=lambda rng, count, wanted, setting: asked.append(wanted) or [(0, start)] * count,
+        sampler=SimpleNamespace(
+            draw_whole=lambda rng, count, wanted, setting: asked.append(wanted) or [Place(0, start)] * count
+        ),
         read=lambda places, wanted: asked.append(wanted),
     )
-    store = SimpleNamespace(read=lambda _: SimpleNamespace(frames=frames))
+    store = SimpleNamespace(frames=lambda _: SimpleNamespace(read=lambda first, last: frames[first:last]))
     settings = EvalSection(contexts=2, context_length=context, horizon=horizon)
     contexts = draw_contexts(windows, store, settings, seed=0)
     assert asked == [length, length]

@@ -61,10 +61,10 @@ def steps(monkeypatch) -> dict[str, int]:
     counts: dict[str, int] = {}
     for stage in (DynamicsStage, ScratchStage, AgentStage, ImagineStage):
 
-        def counted(self, step, original=stage.loss) -> object:
+        def counted(self, step, batch, original=stage.loss) -> object:
             name = type(self).__name__.removesuffix("Stage")
             counts[name] = counts.get(name, 0) + 1
-            return original(self, step)
+            return original(self, step, batch)
 
         monkeypatch.setattr(stage, "loss", counted)
     play = stages.evaluate_agent

@@ -67,9 +67,9 @@ def trained(monkeypatch) -> list[int]:
     """Counts steps of dynamics training: one entry for each, the step's number."""
     loss, steps = DynamicsStage.loss, []
 
-    def counted(self: DynamicsStage, step: int) -> object:
+    def counted(self: DynamicsStage, step: int, batch: object) -> object:
         steps.append(step)
-        return loss(self, step)
+        return loss(self, step, batch)
 
     monkeypatch.setattr(DynamicsStage, "loss", counted)
     return steps

@@ -77,9 +77,9 @@ def steps(monkeypatch) -> list[str]:
     made: list[str] = []
     for stage in (ScratchStage, AgentStage, DynamicsStage):
 
-        def counted(self, step, original=stage.loss) -> object:
+        def counted(self, step, batch, original=stage.loss) -> object:
             made.append(type(self).__name__.removesuffix("Stage").lower())
-            return original(self, step)
+            return original(self, step, batch)
 
         monkeypatch.setattr(stage, "loss", counted)
     return made
@@ -207,8 +207,8 @@ def test_a_trial_of_a_living_process_is_left_alone(tune, plan_file, stop_at, mon
 def test_a_failed_trial_is_one_of_them_and_no_end(tune, plan_file, monkeypatch) -> None:
     original = ScratchStage.loss
 
-    def broken(self: ScratchStage, step: int) -> object:
-        loss, metrics = original(self, step)  # type: ignore[misc]
+    def broken(self: ScratchStage, step: int, batch: object) -> object:
+        loss, metrics = original(self, step, batch)  # type: ignore[misc]
         return (loss * float("nan") if self._section.train.schedule == "wsd" else loss), metrics
 
     monkeypatch.setattr(ScratchStage, "loss", broken)

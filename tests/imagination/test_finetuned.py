@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import torch
 
-from ahriuwu_cli.agent.batches import draw_mixed
+from ahriuwu_cli.agent.batches import mixture
 from ahriuwu_cli.agent.checkpoint import load_agent
 from ahriuwu_cli.agent.train import agent_losses, term_weights
 from ahriuwu_cli.core.device import Runtime
@@ -57,7 +56,7 @@ def test_reading_a_rollout_again_gives_what_the_dream_read(packed_run, agent_pat
             if "embed" in name or parameter.ndim > 1:
                 parameter.mul_(3)  # differences must show
     torch.manual_seed(0)
-    rollout = stage._dream(0)
+    rollout = stage._dream(0, stage.batch(0, 0).context)
     assert rollout.z_tilde.shape[1] == context + horizon
     agent = read_again(stage.module.agent, rollout, 0.875, 4)
     assert agent.requires_grad and not rollout.agent.requires_grad
@@ -70,7 +69,7 @@ def test_reading_a_rollout_again_gives_what_the_dream_read(packed_run, agent_pat
 
 def test_the_blocks_are_the_dream_s_own(stage):
     """Actions stand in the block of the frame they led to."""
-    rollout = stage._dream(0)
+    rollout = stage._dream(0, stage.batch(0, 0).context)
     assert torch.equal(rollout.led[:, 3:], rollout.action)
     assert rollout.led_valid[:, 3:].all()
     again = stage_of_noise(stage, rollout)
@@ -83,7 +82,8 @@ def stage_of_noise(stage, rollout):
 
 
 def test_frozen_rollouts_keep_no_blocks(packed_run, agent_path, cpu_runtime):
-    rollout = stage_of(packed_run, agent_path, cpu_runtime, transformer="frozen")._dream(0)
+    stage = stage_of(packed_run, agent_path, cpu_runtime, transformer="frozen")
+    rollout = stage._dream(0, stage.batch(0, 0).context)
     assert set(rollout.tensors()) == {"agent", "action", "reward", "alive", "size"}
 
 
@@ -120,7 +120,7 @@ def test_the_policy_waits_for_the_value_and_what_is_recorded_does_not(packed_run
     stage = stage_of(packed_run, agent_path, cpu_runtime, transformer="finetuned", value_only_steps=1)
     for parameter in stage.trained().values():
         parameter.requires_grad_(True)
-    first, second = (gradients(stage, stage.loss(step)[0]) for step in range(2))
+    first, second = (gradients(stage, stage.loss(step, stage.batch(step, 0))[0]) for step in range(2))
     assert not any(name.startswith("agent.policy.") for name in first)
     assert any(name.startswith("prior.") for name in first)
     assert any(name.startswith("agent.world.") for name in first)
@@ -132,7 +132,7 @@ def test_which_loss_trains_what(packed_run, stage):
     with torch.no_grad():
         stage.module.value.out.weight.normal_(std=0.1)
     torch.manual_seed(1)
-    rollout = stage._dream(0)
+    rollout = stage._dream(0, stage.batch(0, 0).context)
     model = stage.module
     seen = type(rollout)(**{**rollout.tensors(), "agent": read_again(model.agent, rollout, 0.875, 4)})
     terms, _ = imagination_terms(model, seen, finetuned(packed_run))
@@ -145,7 +145,8 @@ def test_which_loss_trains_what(packed_run, stage):
     assert parts(terms.policy) == {"policy", "world"}
     assert parts(terms.value) == {"value", "world"}
     assert not terms.weighed.requires_grad and terms.weighed > 0
-    count, batch = draw_mixed(agent_section(stage._agent), stage._windows, np.random.default_rng(0))
+    section, batch = agent_section(stage._agent), stage.batch(0, 0).recorded
+    count, _ = mixture(section.train.batch_size, section.relevant_fraction)
     assert (count, len(batch.valid)) == (3, 4)  # of the agent's own section: 4 windows, 0.75 of them relevant
     recorded, _ = agent_losses(model.agent, batch, count, ObjectiveConfig(), 0.875, cloning=model.prior)
     assert set(recorded) == {"policy", "reward", "continue", "dynamics"}
@@ -155,7 +156,7 @@ def test_which_loss_trains_what(packed_run, stage):
 
 def test_terms_are_normalised(stage):
     """At the first step every term over its RMS is 1, PMPO over what it weighs; pitfall 28: gradients are there."""
-    total, metrics = stage.loss(0)
+    total, metrics = stage.loss(0, stage.batch(0, 0))
     others = 1 + sum(term_weights(stage._finetuning._section).values())  # 1: the value
     weighed = (metrics["policy_loss"] / (total - others)).item()
     assert weighed == pytest.approx(metrics["entropy"].item(), rel=0.2)  # |ln pi| of what was drawn, no KL yet
@@ -199,7 +200,7 @@ def test_it_learns_in_bf16_too(packed_run, agent_path):
     """Weights used without gradient in the dream and with it afterwards get their gradient under autocast."""
     stage = stage_of(packed_run, agent_path, Runtime(CPU, "bf16"))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss, _ = stage.loss(0)
+        loss, _ = stage.loss(0, stage.batch(0, 0))
     loss.backward()
     assert all(p.grad is not None and p.grad.any() for p in stage.module.agent.world.transformer.parameters())
     assert all(p.dtype == torch.float32 for p in stage.module.parameters())

@@ -13,15 +13,17 @@ from ahriuwu_cli.agent.checkpoint import load_agent
 from ahriuwu_cli.agent.distribution import ActionDistribution
 from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.errors import ConfigError
+from ahriuwu_cli.core.training.batches import batch_generator
 from ahriuwu_cli.dynamics.config import SamplerConfig
 from ahriuwu_cli.dynamics.model import Prediction
 from ahriuwu_cli.dynamics.sampler import Dream
 from ahriuwu_cli.imagination.config import GuardSection, ImagineSection
 from ahriuwu_cli.imagination.disagreement import step_disagreement
-from ahriuwu_cli.imagination.guard import Guard, Outside, Range, reward_range, size_ranges
+from ahriuwu_cli.imagination.guard import GUARD_STREAM, Guard, Outside, Range, reward_range, size_ranges
 from ahriuwu_cli.imagination.losses import imagination_loss
 from ahriuwu_cli.imagination.rollout import Rollout, frame_size
 from ahriuwu_cli.imagination.train import ImagineStage, train_imagination
+from ahriuwu_cli.latents.places import Place
 from ahriuwu_cli.latents.windows import LatentWindows
 
 CPU = torch.device("cpu")
@@ -143,13 +145,16 @@ def test_the_comparison_has_the_noise_and_the_past_of_the_rollout(packed_run, ag
         return frames[-1]
 
     monkeypatch.setattr(Dream, "imagine", imagine)
-    rollout = stage._dream(0)
+    rollout = stage._dream(0, stage.batch(0, 0).context)
     dreamed, coarse, fine = frames[:3], frames[3::2], frames[4::2]
     for left, right, other in zip(dreamed, coarse, fine, strict=True):
         torch.testing.assert_close(left[:2], right, atol=1e-5, rtol=0)
         assert (other - right).abs().max() > 1e-4
     assert rollout.disagreement[:2].isfinite().all() and rollout.disagreement[2:].isnan().all()
-    assert stage._dream(1).disagreement is None and stage._dream(2).disagreement is not None
+    assert (
+        stage._dream(1, stage.batch(0, 0).context).disagreement is None
+        and stage._dream(2, stage.batch(0, 0).context).disagreement is not None
+    )
 
 
 def test_a_guard_that_cuts_nothing_changes_nothing(packed_run, agent_path, cpu_runtime, tmp_path):
@@ -234,20 +239,21 @@ class Recorded:
     def __init__(self, game) -> None:
         self._game = game
         self.episodes = [SimpleNamespace(num_latents=2)]
+        self.sampler = self
         self.ended = [0]
 
     def tasks_of(self, index: int) -> tuple[int, ...]:
         return (0,)
 
-    def draw_places(self, rng, count, length):
-        return [(0, 0)] * count
+    def draw_whole(self, rng, count, length):
+        return [Place(0, 0)] * count
 
-    def read(self, places, length, lookahead=0, tasks=None):
+    def read(self, places, length, lookahead=0):
         batch = self._game.contexts(*([LEFT, RIGHT] * len(places))[: len(places)])
         return type(batch)(**{**vars(batch), "reward": torch.tensor([[0.0, 3.0]] * len(places))})
 
     def draw_contexts(self, rng, count, length, **mixture):
-        return self._game.contexts(*([LEFT, RIGHT] * count)[:count])
+        return self.draw_whole(rng, count, length)
 
 
 @pytest.mark.parametrize("cut", [False, True])
@@ -263,7 +269,7 @@ def test_a_reward_that_was_never_recorded_is_learned_only_without_the_cut(arcade
     optimizer = torch.optim.Adam(stage.trained().values(), lr=0.02)
     torch.manual_seed(0)
     for step in range(60):
-        loss, metrics = stage.loss(step)
+        loss, metrics = stage.loss(step, stage.batch(step, 0))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -278,6 +284,9 @@ def test_a_reward_that_was_never_recorded_is_learned_only_without_the_cut(arcade
         assert metrics["outside_reward"] > 0.3 and metrics["outside"] >= metrics["outside_reward"]
 
 
-def test_the_measured_windows_are_a_stream_of_their_own(packed_run, agent_path):
-    stage = stage_of(packed_run, agent_path)
-    assert stage._rng.bit_generator.state == np.random.default_rng(0).bit_generator.state
+def test_the_measured_windows_are_a_stream_of_their_own():
+    """No step of a training draws from what the guard draws from."""
+    guard = np.random.default_rng([3, GUARD_STREAM]).integers(2**40, size=8).tolist()
+    assert guard == np.random.default_rng([3, GUARD_STREAM, 0]).integers(2**40, size=8).tolist()  # why a tag is needed
+    steps = (0, 1, GUARD_STREAM)
+    assert all(guard != batch_generator(3, step).integers(2**40, size=8).tolist() for step in steps)

@@ -101,7 +101,7 @@ def test_the_loss_and_its_gradients_are_there(stage):
         stage.module.value.out.weight.normal_(std=0.1)
     for parameter in stage.trained().values():
         parameter.requires_grad_(True)  # as the loop does
-    loss, _ = stage.loss(0)
+    loss, _ = stage.loss(0, stage.batch(0, 0))
     loss.backward()
     assert loss != 0
     assert all(parameter.grad.any() for parameter in stage.trained().values())
@@ -149,7 +149,7 @@ def test_when_the_value_learns_alone(packed_run, agent_path, cpu_runtime, change
     found = []
     for step in range(4):
         stage.module.zero_grad(set_to_none=True)
-        stage.loss(step)[0].backward()
+        stage.loss(step, stage.batch(step, 0))[0].backward()
         found.append({name.split(".")[0] for name, tensor in stage.trained().items() if tensor.grad is not None})
     assert found == learned
 
@@ -218,7 +218,7 @@ def test_rollouts_are_used_as_often_as_configured(packed_run, agent_path, cpu_ru
     stage = stage_of(packed_run, agent_path, cpu_runtime, updates_per_rollout=3)
     used = []
     for step in range(7):
-        stage.loss(step)
+        stage.loss(step, stage.batch(step, 0))
         used.append(stage._rollout)
     assert used[0] is used[1] is used[2] and used[3] is used[5] and used[6] is not used[5]
     assert used[2] is not used[3]
@@ -295,7 +295,7 @@ def test_what_the_world_cannot_do_is_refused_before_training(
 
 def test_episodes_that_are_too_short_are_refused(packed_run):
     with pytest.raises(DataError, match="the longest train episode has"):
-        LatentWindows(packed_run.packed, "train").draw_contexts(np.random.default_rng(0), 1, 500)
+        LatentWindows(packed_run.packed, "train").sampler.draw_contexts(np.random.default_rng(0), 1, 500)
 
 
 def test_a_step_that_does_not_fit_is_refused(packed_run, agent_path, cpu_runtime, tmp_path, monkeypatch):
@@ -334,9 +334,9 @@ def test_dreams_start_before_recorded_rewards_as_often_as_configured(
     windows, settings, starts = stage._windows, stage._section, []
     read = windows.read
     monkeypatch.setattr(windows, "read", lambda places, *rest: (starts.extend(places), read(places, *rest))[1])
-    stage.loss(0)
-    rewards, length = set(windows.relevant_blocks(0)), settings.context_length
-    before = [any((i, start + length + k) in rewards for k in range(settings.horizon)) for i, start in starts]
+    stage.loss(0, stage.batch(0, 0))
+    rewards, length = set(windows.sampler.relevant_blocks(0)), settings.context_length
+    before = [any((i, start + length + k) in rewards for k in range(settings.horizon)) for i, start, _ in starts]
     count = settings.train.batch_size
     assert len(before) == count
     assert all(before[: round(share * count)])
@@ -357,6 +357,22 @@ def test_dreams_take_the_steps_of_imagination_not_those_of_the_sampler(
     for steps in (1, 4):
         stage = stage_of(packed_run, agent_path, cpu_runtime, sampling_steps=steps)
         passes.clear()
-        stage.loss(0)
+        stage.loss(0, stage.batch(0, 0))
         counts.append(len(passes))
     assert counts[1] - counts[0] == (4 - 1) * stage._section.horizon
+
+
+@pytest.mark.parametrize("transformer", ["frozen", "finetuned"])
+def test_batches_are_drawn_by_the_step(packed_run, agent_path, cpu_runtime, draws_by_step, transformer):
+    """Pitfall 14: contexts and recorded windows alike."""
+    agent, windows = load_agent(agent_path, CPU), LatentWindows(packed_run.packed, "train")
+    section = packed_run.config.imagine.model_copy(update={"transformer": transformer, "updates_per_rollout": 1})
+    draws_by_step(lambda seed: ImagineStage(section, agent, windows, cpu_runtime, seed))
+    assert (ImagineStage(section, agent, windows, cpu_runtime, 0).batch(0, 0).recorded is None) == (
+        transformer == "frozen"
+    )
+
+
+def test_contexts_are_read_in_steps_that_dream_and_in_no_others(packed_run, agent_path, cpu_runtime):
+    stage = stage_of(packed_run, agent_path, cpu_runtime, updates_per_rollout=3)
+    assert [stage.batch(step, 0).context is None for step in range(7)] == [False, True, True, False, True, True, False]

@@ -30,7 +30,7 @@ def test_relevant_is_what_pays_more_than_usual(by_hand, monkeypatch, rewards, re
     windows = LatentWindows(by_hand.packed, "train")
     found = {index: np.array(values, np.float32) for index, values in enumerate(rewards)}
     monkeypatch.setattr(windows, "task_rewards", lambda task: found)
-    assert windows.relevant_blocks(0) == relevant
+    assert windows.sampler.relevant_blocks(0) == relevant
 
 
 def test_task_rewards_are_those_of_the_store(by_hand):
@@ -130,9 +130,9 @@ def test_windows_of_high_return_begin_where_it_is_counted_from(by_hand):
     returns = [rule.returns(r, ended=windows.is_ended(i)) for i, r in windows.task_rewards(0).items()]
     best = np.concatenate(returns).max()
     assert np.quantile(np.concatenate(returns), 0.6) == best  # nothing is above it
-    batch = windows.draw(np.random.default_rng(0), 200, 3, lookahead=1, relevant=True)
+    batch = windows.read(windows.sampler.draw(np.random.default_rng(0), 200, 3, relevant=True), 3, 1)
     assert (batch.reward[:, 1:].sum(dim=1) == best).all()
-    plain = windows.draw(np.random.default_rng(0), 200, 3, lookahead=1)
+    plain = windows.read(windows.sampler.draw(np.random.default_rng(0), 200, 3), 3, 1)
     assert not (plain.reward[:, 1:].sum(dim=1) == best).all()
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from ahriuwu_cli.core.errors import ConfigError, DataError
 from ahriuwu_cli.episodes.store import EpisodeStore
+from ahriuwu_cli.latents.places import Place
 from ahriuwu_cli.latents.rewards import ByReward, draw_start
 from ahriuwu_cli.latents.tasks import Task, assign_tasks
 from ahriuwu_cli.latents.windows import LatentWindows
@@ -39,19 +40,6 @@ def truth(by_hand) -> dict[str, dict[str, np.ndarray]]:
             "splash": np.concatenate([[0], said]),
             "recorded": item.task,
         }
-    return found
-
-
-def drawn(windows: LatentWindows, monkeypatch: pytest.MonkeyPatch, *args, **keywords) -> list[tuple[int, int, int]]:
-    """(episode index, start, task) of every window that `draw` reads."""
-    found: list[tuple[int, int, int]] = []
-
-    def note(places, length, lookahead, tasks):
-        found.extend((*place, task) for place, task in zip(places, tasks, strict=True))
-
-    with monkeypatch.context() as spied:
-        spied.setattr(windows, "read", note)
-        windows.draw(*args, **keywords)
     return found
 
 
@@ -86,8 +74,8 @@ def test_episodes_to_which_no_task_applies_are_left_out(by_hand):
     swimming = LatentWindows(by_hand.packed, "train", {SWIM: "reward"})
     assert swimming.tasks == [SWIM]
     assert {by_hand.store.record(episode.id).task for episode in swimming.episodes} == {SWIM}
-    assert swimming.num_latents == sum(episode.num_latents for episode in swimming.episodes)
-    assert (swimming.draw(np.random.default_rng(0), 20, 3).task == 0).all()
+    assert swimming.sampler.num_latents == sum(episode.num_latents for episode in swimming.episodes)
+    assert (swimming.read(swimming.sampler.draw(np.random.default_rng(0), 20, 3), 3).task == 0).all()
 
 
 def test_a_split_without_episodes_of_the_tasks_is_refused(by_hand, tmp_path: Path):
@@ -108,16 +96,16 @@ def test_a_split_without_episodes_of_the_tasks_is_refused(by_hand, tmp_path: Pat
 def test_a_window_has_the_reward_of_its_task(windows, truth):
     for index, episode in enumerate(windows.episodes):
         expected, count = truth[episode.id], episode.num_latents
-        batch = windows.read([(index, 0)], count, 2, [0])
+        batch = windows.read([Place(index, 0, 0)], count, 2)
         assert batch.task.tolist() == [0]
         assert batch.reward[0].tolist() == pytest.approx([*expected["splash"], 0, 0])
         if expected["recorded"] == SWIM:
-            batch = windows.read([(index, 0)], count, 2, [1])
+            batch = windows.read([Place(index, 0, 1)], count, 2)
             assert batch.task.tolist() == [1]
             assert batch.reward[0].tolist() == pytest.approx([*expected["reward"], 0, 0])
         else:
             with pytest.raises(AssertionError):
-                windows.read([(index, 0)], count, 2, [1])
+                windows.read([Place(index, 0, 1)], count, 2)
     assert any(expected["splash"].any() for expected in truth.values())
 
 
@@ -125,7 +113,7 @@ def test_events_of_episodes_without_them_are_zero(by_hand, windows, truth):
     silent = [i for i, episode in enumerate(windows.episodes) if not by_hand.store.read(episode.id).events]
     assert silent
     for index in silent:
-        assert not windows.read([(index, 0)], 20, 0, [0]).reward.any()
+        assert not windows.read([Place(index, 0, 0)], 20, 0).reward.any()
 
 
 def test_packing_without_events_leaves_no_trace(recorded, by_hand):
@@ -140,38 +128,39 @@ def test_packing_without_events_leaves_no_trace(recorded, by_hand):
 @pytest.mark.parametrize("length", [1, 3])
 def test_relevant_windows_reach_the_reward_of_their_own_task(windows, length):
     """[D4] Sec. 3.3: a task evenly among those that are rewarded, then a window that reaches its reward."""
-    batch = windows.draw(np.random.default_rng(0), 600, length, relevant=True)
+    batch = windows.read(windows.sampler.draw(np.random.default_rng(0), 600, length, relevant=True), length)
     assert (batch.reward[:, :length] > 0).any(dim=1).all()
     assert batch.task.float().mean() == pytest.approx(0.5, abs=0.08)
-    found = windows.relevant_blocks(0), windows.relevant_blocks(1)
+    found = windows.sampler.relevant_blocks(0), windows.sampler.relevant_blocks(1)
     assert len(found[0]) != len(found[1]) > 0  # evenly, though one is rewarded more often
 
 
 def test_a_task_that_is_never_rewarded_is_not_drawn_as_relevant(windows, monkeypatch):
-    monkeypatch.setattr(windows, "_relevant", {1: []})
-    assert windows.draw(np.random.default_rng(0), 50, 3, relevant=True).task.tolist() == [0] * 50
+    monkeypatch.setattr(windows.sampler, "_relevant", {1: []})
+    drawn = windows.sampler.draw(np.random.default_rng(0), 50, 3, relevant=True)
+    assert [place.task for place in drawn] == [0] * 50
 
 
 def test_uniform_windows_have_tasks_that_apply(windows, truth, monkeypatch):
     """Windows evenly, as without tasks; a task evenly among those that apply to the episode."""
-    places = drawn(windows, monkeypatch, np.random.default_rng(0), 3000, 4)
+    places = windows.sampler.draw(np.random.default_rng(0), 3000, 4)
     tasks = {SWIM: Counter(), CLIMB: Counter()}
     for index, _, task in places:
         tasks[truth[windows.episodes[index].id]["recorded"]][task] += 1
     assert tasks[CLIMB].keys() == {0}
     assert tasks[SWIM][1] / tasks[SWIM].total() == pytest.approx(0.5, abs=0.06)
     share = np.array([sum(index == i for index, *_ in places) for i in range(len(windows.episodes))]) / 3000
-    expected = np.array([episode.num_latents for episode in windows.episodes]) / windows.num_latents
+    expected = np.array([episode.num_latents for episode in windows.episodes]) / windows.sampler.num_latents
     assert np.abs(share - expected).max() < 0.03
 
 
 def test_contexts_have_tasks_that_apply(windows, truth):
     """A dream is asked for a task that the episode tells of; its reward column comes along."""
-    batch = windows.draw_contexts(np.random.default_rng(0), 300, 2)
+    batch = windows.read(windows.sampler.draw_contexts(np.random.default_rng(0), 300, 2), 2)
     assert 0.1 < batch.task.float().mean() < 0.5
     swims = [truth[episode.id]["recorded"] == SWIM for episode in windows.episodes]
-    places = windows.draw_places(np.random.default_rng(0), 300, 3)
-    assert all(swims[index] for (index, _), task in zip(places, batch.task.tolist(), strict=True) if task == 1)
+    places = windows.sampler.draw_whole(np.random.default_rng(0), 300, 3)
+    assert all(swims[index] for (index, *_), task in zip(places, batch.task.tolist(), strict=True) if task == 1)
 
 
 # ---------------------------------------------------------------- by default, exactly the plain draw
@@ -184,7 +173,7 @@ def plain_draw(windows: LatentWindows, rng, count: int, length: int, pool: list)
         if pool:
             index, block = pool[int(rng.integers(len(pool)))]
         else:
-            position = int(rng.integers(windows.num_latents))
+            position = int(rng.integers(windows.sampler.num_latents))
             ends = np.cumsum([episode.num_latents for episode in windows.episodes])
             index = int(np.searchsorted(ends, position, side="right"))
             block = position - int(ends[index]) + windows.episodes[index].num_latents
@@ -207,12 +196,12 @@ def test_one_task_draws_as_if_there_were_none(recorded, monkeypatch, tasks, rele
     ]
     assert pool
     mine, theirs = np.random.default_rng(7), np.random.default_rng(7)
-    found = drawn(windows, monkeypatch, mine, 60, length, lookahead=2, relevant=relevant)
+    found = windows.sampler.draw(mine, 60, length, relevant=relevant)
     assert found == [(*place, 0) for place in plain_draw(windows, theirs, 60, length, pool if relevant else [])]
     assert mine.bit_generator.state == theirs.bit_generator.state
     length = min(length, 5)
-    contexts = windows.draw_contexts(mine, 20, length)
-    expected = windows.read(windows.draw_places(theirs, 20, length + 1), length)
+    contexts = windows.read(windows.sampler.draw_contexts(mine, 20, length), length)
+    expected = windows.read(windows.sampler.draw_whole(theirs, 20, length + 1), length)
     assert all(torch.equal(value, vars(expected)[name]) for name, value in vars(contexts).items())
     assert mine.bit_generator.state == theirs.bit_generator.state
 
@@ -220,7 +209,7 @@ def test_one_task_draws_as_if_there_were_none(recorded, monkeypatch, tasks, rele
 def test_uniform_draws_of_the_store_s_own_tasks_take_no_further_numbers(by_hand, monkeypatch):
     windows = LatentWindows(by_hand.packed, "train")
     mine, theirs = np.random.default_rng(7), np.random.default_rng(7)
-    found = drawn(windows, monkeypatch, mine, 60, 4)
+    found = windows.sampler.draw(mine, 60, 4)
     assert [place[:2] for place in found] == plain_draw(windows, theirs, 60, 4, [])
     assert [task for *_, task in found] == [windows.episodes[index].task for index, *_ in found]
     assert mine.bit_generator.state == theirs.bit_generator.state
@@ -261,11 +250,11 @@ def test_a_large_reach_does_not_pile_windows_up_at_the_beginning():
 def test_reach_lets_windows_before_the_reward_in(recorded):
     """Pitfall 35: where rewards are rarer than windows are long, what leads to them is learned from too."""
     windows, further = (LatentWindows(recorded.packed, "train", relevance=ByReward(reach)) for reach in (0, 5))
-    near = windows.draw(np.random.default_rng(0), 300, 4, relevant=True)
-    far = further.draw(np.random.default_rng(0), 300, 4, relevant=True)
+    near = windows.read(windows.sampler.draw(np.random.default_rng(0), 300, 4, relevant=True), 4)
+    far = further.read(further.sampler.draw(np.random.default_rng(0), 300, 4, relevant=True), 4)
     assert (near.reward > 0).any(dim=1).all()
     assert 0.2 < (far.reward > 0).any(dim=1).float().mean() < 0.9
-    ahead = further.draw(np.random.default_rng(0), 300, 4, lookahead=5, relevant=True)
+    ahead = further.read(further.sampler.draw(np.random.default_rng(0), 300, 4, relevant=True), 4, 5)
     assert (ahead.reward > 0).any(dim=1).all()
-    uniform = [each.draw(np.random.default_rng(1), 40, 4) for each in (windows, further)]
-    assert torch.equal(uniform[0].latents, uniform[1].latents)
+    uniform = [each.sampler.draw(np.random.default_rng(1), 40, 4) for each in (windows, further)]
+    assert uniform[0] == uniform[1]

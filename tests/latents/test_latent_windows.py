@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 
 from ahriuwu_cli.core.errors import ArtifactError, DataError
 from ahriuwu_cli.core.tensorfile import read_arrays
+from ahriuwu_cli.core.training.batches import batch_generator
 from ahriuwu_cli.episodes.store import EpisodeStore
-from ahriuwu_cli.latents.shards import BLOCK_ARRAYS
+from ahriuwu_cli.latents.places import Place
+from ahriuwu_cli.latents.shards import BLOCK_ARRAYS, Shards
 from ahriuwu_cli.latents.windows import LatentBatch, LatentWindows
 
 SPLITS = ("train", "heldout")
@@ -50,13 +52,11 @@ def truth(by_hand) -> dict[str, dict[str, np.ndarray]]:
 
 
 @pytest.fixture
-def places(windows, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[int, int]]]:
-    """Where `draw` and `draw_contexts` read: (episode index, start) of each window."""
+def places(windows) -> Callable[..., list[tuple[int, int]]]:
+    """What `draw` and `draw_contexts` draw: (episode index, start) of each window."""
 
     def drawn(split: str, method: str, *args: object, **keywords: object) -> list[tuple[int, int]]:
-        with monkeypatch.context() as spied:
-            spied.setattr(windows[split], "read", lambda found, *rest: found)
-            return getattr(windows[split], method)(*args, **keywords)
+        return [place[:2] for place in getattr(windows[split].sampler, method)(*args, **keywords)]
 
     return drawn
 
@@ -89,7 +89,7 @@ def test_windows_are_slices_of_the_source(
 
 
 def test_types_and_shapes(windows) -> None:
-    batch = windows["train"].draw(np.random.default_rng(0), 4, 5, lookahead=2)
+    batch = windows["train"].read(windows["train"].sampler.draw(np.random.default_rng(0), 4, 5), 5, 2)
     assert batch.latents.shape == (4, 5, 4, 3)
     assert batch.action.shape == (4, 7, 2)
     assert batch.valid.shape == (4, 5)
@@ -106,7 +106,8 @@ def test_types_and_shapes(windows) -> None:
 
 
 def test_half_precision_latents_come_in_fp32(recorded) -> None:
-    batch = LatentWindows(recorded.packed, "train").draw(np.random.default_rng(0), 2, 5)
+    windows = LatentWindows(recorded.packed, "train")
+    batch = windows.read(windows.sampler.draw(np.random.default_rng(0), 2, 5), 5)
     assert batch.latents.dtype == torch.float32
     assert torch.equal(batch.latents, batch.latents.half().float())
 
@@ -126,8 +127,10 @@ def test_shards_make_no_difference(by_hand, windows, tmp_path: Path) -> None:
     for limit in (1, 10_000):
         own.pack(dtype="float32", shard_frames=limit)
         for split in SPLITS:
-            found = LatentWindows(own.packed, split).draw(np.random.default_rng(3), 50, 4)
-            expected = windows[split].draw(np.random.default_rng(3), 50, 4)
+            found = LatentWindows(own.packed, split).read(
+                windows[split].sampler.draw(np.random.default_rng(3), 50, 4), 4
+            )
+            expected = windows[split].read(windows[split].sampler.draw(np.random.default_rng(3), 50, 4), 4)
             assert all(torch.equal(value, vars(expected)[name]) for name, value in vars(found).items())
 
 
@@ -142,7 +145,7 @@ def test_held_out_is_never_in_train(by_hand, windows) -> None:
     rng = np.random.default_rng(0)
     drawn = {}
     for split in SPLITS:
-        batch = windows[split].draw(rng, 500, 3)
+        batch = windows[split].read(windows[split].sampler.draw(rng, 500, 3), 3)
         drawn[split] = {tuple(latents.tolist()) for latents in batch.latents[batch.valid][:, 0]}
     assert len(drawn["train"]) > 30
     assert not drawn["train"] & drawn["heldout"]
@@ -156,7 +159,7 @@ def test_a_split_without_episodes_is_refused(recorded, tmp_path: Path) -> None:
     shutil.copy(recorded.tokenizer, own.tokenizer)
     own.build()
     own.pack()
-    assert LatentWindows(own.packed, "train").num_latents == len(alone.frames)
+    assert LatentWindows(own.packed, "train").sampler.num_latents == len(alone.frames)
     with pytest.raises(DataError, match="has no heldout episode") as caught:
         LatentWindows(own.packed, "heldout")
     assert "ahriuwu data split" in caught.value.hint
@@ -167,9 +170,10 @@ def test_a_split_without_episodes_is_refused(recorded, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", ["draw", "draw_contexts"])
 def test_the_generator_is_all_the_randomness(windows, method: str) -> None:
-    """Pitfall 14: the loader's position is the state of its generator."""
+    """Pitfall 14: what was drawn before has no say."""
     source = windows["train"]
-    batches = [getattr(source, method)(np.random.default_rng(seed), 8, 3) for seed in (5, 5, 6)]
+    drawn = [getattr(source.sampler, method)(np.random.default_rng(seed), 8, 3) for seed in (5, 5, 6)]
+    batches = [source.read(found, 3) for found in drawn]
     assert all(torch.equal(value, vars(batches[1])[name]) for name, value in vars(batches[0]).items())
     assert not torch.equal(batches[0].latents, batches[2].latents)
 
@@ -196,20 +200,20 @@ def test_terminal_frames_are_drawn(windows) -> None:
     whole = source.read([(index, 0) for index in range(len(source.episodes))], 20)
     num_ends = whole.terminal.sum().item()
     assert num_ends >= 2
-    batch = source.draw(np.random.default_rng(0), 400, 3)
-    assert (batch.terminal & batch.valid).any(dim=1).float().mean() > num_ends / source.num_latents
+    batch = source.read(source.sampler.draw(np.random.default_rng(0), 400, 3), 3)
+    assert (batch.terminal & batch.valid).any(dim=1).float().mean() > num_ends / source.sampler.num_latents
 
 
 def test_windows_with_an_end_can_be_asked_for(windows) -> None:
     """It is their last frame, each once, and every episode that has one has its turn."""
     source = windows["train"]
-    batch = source.draw_ended(np.random.default_rng(0), 300, 3, lookahead=2)
+    batch = source.read(source.sampler.draw_ended(np.random.default_rng(0), 300, 3), 3, 2)
     ends = batch.terminal[:, :3] & batch.valid
     assert torch.equal(ends.int().argmax(dim=1), batch.valid.sum(dim=1) - 1) and (ends.sum(dim=1) == 1).all()
     assert batch.terminal.shape[1] == 5
     whole = source.read([(index, 0) for index in range(len(source.episodes))], 20)
-    assert source.ended == whole.terminal.any(dim=1).nonzero().flatten().tolist()
-    assert len({tuple(row.flatten().tolist()) for row in batch.latents}) == len(source.ended)
+    assert source.sampler.ended == whole.terminal.any(dim=1).nonzero().flatten().tolist()
+    assert len({tuple(row.flatten().tolist()) for row in batch.latents}) == len(source.sampler.ended)
 
 
 def test_episodes_that_are_only_cut_have_no_ends(by_hand, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,23 +222,23 @@ def test_episodes_that_are_only_cut_have_no_ends(by_hand, monkeypatch: pytest.Mo
     cut = [episode for episode, ends in zip(source.episodes, whole.terminal.any(dim=1), strict=True) if not ends]
     assert 0 < len(cut) < len(source.episodes)
     monkeypatch.setattr(source, "episodes", cut)
-    assert not source.ended
+    assert not source.sampler.ended
     source = LatentWindows(by_hand.packed, "train")
-    source.ended = []
+    source.sampler.ended = []
     rngs = np.random.default_rng(0), np.random.default_rng(0)
-    assert torch.equal(source.draw_ended(rngs[0], 5, 3).latents, source.draw(rngs[1], 5, 3).latents)
+    assert source.sampler.draw_ended(rngs[0], 5, 3) == source.sampler.draw(rngs[1], 5, 3)
 
 
 @pytest.mark.parametrize("length", [1, 3, 20])
 def test_relevant_windows_hold_a_positive_reward(windows, places, length: int) -> None:
     source = windows["train"]
-    batch = source.draw(np.random.default_rng(0), 200, length, lookahead=2, relevant=True)
+    batch = source.read(source.sampler.draw(np.random.default_rng(0), 200, length, relevant=True), length, 2)
     assert (batch.reward[:, :length] > 0).any(dim=1).all()
-    plain = source.draw(np.random.default_rng(0), 200, 1)
+    plain = source.read(source.sampler.draw(np.random.default_rng(0), 200, 1), 1)
     assert not (plain.reward > 0).any(dim=1).all()
     if length == 1:
         found = set(places("train", "draw", np.random.default_rng(0), 500, 1, relevant=True))
-        assert found == {place for task in range(2) for place in source.relevant_blocks(task)}
+        assert found == {place for task in range(2) for place in source.sampler.relevant_blocks(task)}
 
 
 def test_relevant_blocks_by_hand(windows, truth) -> None:
@@ -246,21 +250,21 @@ def test_relevant_blocks_by_hand(windows, truth) -> None:
             for frame in range(episode.num_latents)
             if truth[episode.id]["reward"][frame] > 0 and truth[episode.id]["task"] == task
         ]
-        assert source.relevant_blocks(task) == expected
+        assert source.sampler.relevant_blocks(task) == expected
         assert expected
 
 
 def test_without_rewards_any_window_is_drawn(windows, monkeypatch: pytest.MonkeyPatch) -> None:
     source = windows["train"]
-    monkeypatch.setattr(source, "_relevant", {0: [], 1: []})
-    pair = [source.draw(np.random.default_rng(1), 20, 3, relevant=flag) for flag in (True, False)]
-    assert torch.equal(pair[0].latents, pair[1].latents)
+    monkeypatch.setattr(source.sampler, "_relevant", {0: [], 1: []})
+    pair = [source.sampler.draw(np.random.default_rng(1), 20, 3, relevant=flag) for flag in (True, False)]
+    assert pair[0] == pair[1]
 
 
 @pytest.mark.parametrize("length", [1, 5, 12])
 def test_places_lie_inside_and_are_equally_likely(windows, length: int) -> None:
     source = windows["train"]
-    drawn = Counter(source.draw_places(np.random.default_rng(0), 6000, length))
+    drawn = Counter(place[:2] for place in source.sampler.draw_whole(np.random.default_rng(0), 6000, length))
     inside = {(i, t) for i, e in enumerate(source.episodes) for t in range(e.num_latents - length + 1)}
     assert drawn.keys() == inside
     share = np.array(list(drawn.values())) / 6000 * len(inside)
@@ -275,14 +279,14 @@ def test_contexts_end_before_the_last_frame(windows, places) -> None:
     found = places("train", "draw_contexts", np.random.default_rng(0), 2000, 4)
     left = {source.episodes[index].num_latents - (start + 4) for index, start in found}
     assert min(left) == 1
-    assert source.draw_contexts(np.random.default_rng(0), 50, 4).valid.all()
-    assert not source.draw_contexts(np.random.default_rng(0), 200, 4).terminal.any()
+    assert source.read(source.sampler.draw_contexts(np.random.default_rng(0), 50, 4), 4).valid.all()
+    assert not source.read(source.sampler.draw_contexts(np.random.default_rng(0), 200, 4), 4).terminal.any()
 
 
 @pytest.mark.parametrize(("length", "reach"), [(4, 1), (2, 5), (1, 100)])
 def test_relevant_contexts_come_before_a_reward(windows, places, length: int, reach: int) -> None:
     source = windows["train"]
-    rewards = {place for task in range(len(source.tasks)) for place in source.relevant_blocks(task)}
+    rewards = {place for task in range(len(source.tasks)) for place in source.sampler.relevant_blocks(task)}
     assert rewards
     found = places("train", "draw_contexts", np.random.default_rng(0), 400, length, num_relevant=300, reach=reach)
     ahead = [
@@ -292,23 +296,27 @@ def test_relevant_contexts_come_before_a_reward(windows, places, length: int, re
     assert not all(ahead[300:]) or reach == 100
     first = {next(step for step in range(reach) if (i, start + length + step) in rewards) for i, start in found[:300]}
     assert first == {0} if reach == 1 else len(first) > 1
-    assert source.draw_contexts(np.random.default_rng(0), 50, length, num_relevant=50, reach=reach).valid.all()
+    assert source.read(
+        source.sampler.draw_contexts(np.random.default_rng(0), 50, length, num_relevant=50, reach=reach), length
+    ).valid.all()
 
 
 def test_contexts_are_from_anywhere_where_no_reward_can_be_reached(windows, monkeypatch) -> None:
     source = windows["train"]
-    monkeypatch.setattr(source, "relevant_blocks", lambda task: [])
-    plain, mixed = (source.draw_contexts(np.random.default_rng(0), 9, 4, num_relevant=count) for count in (0, 5))
-    assert torch.equal(plain.latents, mixed.latents)
+    monkeypatch.setattr(source.sampler, "relevant_blocks", lambda task: [])
+    plain, mixed = (
+        source.sampler.draw_contexts(np.random.default_rng(0), 9, 4, num_relevant=count) for count in (0, 5)
+    )
+    assert plain == mixed
 
 
 def test_windows_longer_than_every_episode_are_refused(windows) -> None:
     source = windows["train"]
     longest = max(episode.num_latents for episode in source.episodes)
-    source.draw_places(np.random.default_rng(0), 2, longest)
+    source.sampler.draw_whole(np.random.default_rng(0), 2, longest)
     for ask, setting in (
-        (lambda: source.draw_places(np.random.default_rng(0), 2, longest + 1, setting="a + b"), "a or b"),
-        (lambda: source.draw_contexts(np.random.default_rng(0), 2, longest), "context_length"),
+        (lambda: source.sampler.draw_whole(np.random.default_rng(0), 2, longest + 1, setting="a + b"), "a or b"),
+        (lambda: source.sampler.draw_contexts(np.random.default_rng(0), 2, longest), "context_length"),
     ):
         with pytest.raises(DataError, match="the longest train episode has") as caught:
             ask()
@@ -345,3 +353,38 @@ def test_a_changed_manifest_is_refused(by_hand, tmp_path: Path) -> None:
     (packed / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ArtifactError, match="fingerprint"):
         LatentWindows(packed, "train")
+
+
+@given(
+    seed=st.integers(0, 2**31 - 1),
+    met=st.lists(st.tuples(st.integers(0, 2**20), st.integers(0, 3)), min_size=1, max_size=6),
+    how=st.sampled_from(["draw", "relevant", "draw_ended", "draw_contexts", "draw_whole"]),
+)
+@settings(max_examples=40)
+def test_what_a_step_draws_is_its_own(by_hand, seed: int, met: list[tuple[int, int]], how: str) -> None:
+    """Pitfall 14: in whatever order steps come, and with whichever of them before."""
+
+    def drawn(keys: list[tuple[int, int]]) -> list[list[Place]]:
+        sampler = LatentWindows(by_hand.packed, "train").sampler
+        method = getattr(sampler, "draw" if how == "relevant" else how)
+        options = {"relevant": True} if how == "relevant" else {}
+        return [method(batch_generator(seed, *key), 12, 3, **options) for key in keys]
+
+    assert drawn(met) == drawn(met[::-1])[::-1] == [drawn([key])[0] for key in met]
+
+
+def test_a_sampler_asks_for_no_latent(by_hand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where windows lie is drawn from lengths, rewards and ends."""
+    source, asked = LatentWindows(by_hand.packed, "train"), set()
+    rows = Shards.rows
+
+    def spy(self: Shards, number: int, name: str, start: int, stop: int) -> np.ndarray:
+        asked.add(name)
+        return rows(self, number, name, start, stop)
+
+    monkeypatch.setattr(Shards, "rows", spy)
+    rng = np.random.default_rng(0)
+    source.sampler.draw(rng, 9, 3, relevant=True)
+    source.sampler.draw_ended(rng, 9, 3)
+    source.sampler.draw_contexts(rng, 9, 3, num_relevant=4)
+    assert asked == {"reward", "terminal"}

@@ -104,7 +104,7 @@ def test_specs_of_packed_latents(strided) -> None:
     windows = LatentWindows(strided.packed, "train")
     assert windows.latent_spec.stride == STRIDE
     assert windows.action_spec == strided.store.action_spec.repeated(STRIDE)
-    assert windows.draw(np.random.default_rng(0), 3, 2).action.shape == (3, 2, STRIDE)
+    assert windows.read(windows.sampler.draw(np.random.default_rng(0), 3, 2), 2).action.shape == (3, 2, STRIDE)
     spec = LatentSpec.model_validate(read_header(strided.latents, "latents").specs["latent"])
     assert len(spec.mean) == len(spec.std) == 16
     assert spec.bound is None
@@ -116,7 +116,7 @@ def test_whole_windows_show_no_frame_that_never_was(strided) -> None:
     """The last latent of most episodes reaches past the end: it is drawn, but is in no window that must be whole."""
     windows = LatentWindows(strided.packed, "train")
     for length in (1, 3):
-        drawn = set(windows.draw_places(np.random.default_rng(0), 3000, length))
+        drawn = {place[:2] for place in windows.sampler.draw_whole(np.random.default_rng(0), 3000, length)}
         assert drawn == {
             (index, start)
             for index, episode in enumerate(windows.episodes)
@@ -124,10 +124,12 @@ def test_whole_windows_show_no_frame_that_never_was(strided) -> None:
         }
     longest = 1 + max(LENGTHS[int(id_)] for id_ in strided.store.ids("train")) // STRIDE
     with pytest.raises(DataError, match=f"has {longest} whole latents \\(of 8 frames each\\)"):
-        windows.draw_places(np.random.default_rng(0), 1, longest + 1)
-    batch = windows.draw(np.random.default_rng(0), 300, 2)
+        windows.sampler.draw_whole(np.random.default_rng(0), 1, longest + 1)
+    batch = windows.read(windows.sampler.draw(np.random.default_rng(0), 300, 2), 2)
     assert (batch.terminal & batch.valid).any(dim=1).float().mean() > 0.1
-    assert windows.num_latents == sum(num_latents(LENGTHS[int(id_)] + 1, STRIDE) for id_ in strided.store.ids("train"))
+    assert windows.sampler.num_latents == sum(
+        num_latents(LENGTHS[int(id_)] + 1, STRIDE) for id_ in strided.store.ids("train")
+    )
 
 
 def test_latents_of_another_count_are_refused(strided, tmp_path: Path) -> None:

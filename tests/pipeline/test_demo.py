@@ -131,9 +131,9 @@ def test_an_interrupted_training_goes_on_to_the_same_end(run_dir, stop_at, monke
     stop_at(DynamicsStage, 0)
     loss, steps = DynamicsStage.loss, []
 
-    def counted(self: DynamicsStage, step: int) -> object:
+    def counted(self: DynamicsStage, step: int, batch: object) -> object:
         steps.append(step)
-        return loss(self, step)
+        return loss(self, step, batch)
 
     monkeypatch.setattr(DynamicsStage, "loss", counted)
     assert caught.value.hint == "run the same command again to go on"

@@ -159,9 +159,9 @@ def test_a_training_does_not_go_on_with_other_data(run_dir, grow, stop_at, monke
     grow("latents build", "latents pack")
     loss, steps = DynamicsStage.loss, []
 
-    def counted(self: DynamicsStage, step: int) -> object:
+    def counted(self: DynamicsStage, step: int, batch: object) -> object:
         steps.append(step)
-        return loss(self, step)
+        return loss(self, step, batch)
 
     monkeypatch.setattr(DynamicsStage, "loss", counted)
     go_on()

@@ -16,7 +16,7 @@ from PIL import Image
 from ahriuwu_cli.core.artifact import read_header
 from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.pipeline.config import load_run
-from ahriuwu_cli.tokenizer.train import FrameClips
+from ahriuwu_cli.tokenizer.clips import ClipReader, ClipSampler
 
 WEIGHTS = {
     "tokenizer train": "tokenizer",
@@ -83,7 +83,9 @@ def test_the_same_episodes_are_held_out_all_along(road) -> None:
         listed = read_header(road.folder / kind, kind).info["episodes"]
         assert [entry["id"] for entry in listed if entry["split"] == "heldout"] == heldout
     assert road.said["eval rollout"].data["heldout_episodes"] == heldout
-    clips = FrameClips(store, 1).draw(np.random.default_rng(0), 200).numpy()[:, 0]  # (200, H, W, 3)
+    clips = (
+        ClipReader(store, 1).read(ClipSampler(store, 1).draw(np.random.default_rng(0), 200)).numpy()[:, 0]
+    )  # (200, H, W, 3)
     seen = {frame.tobytes() for id_ in train for frame in store.read(id_).frames}
     assert {frame.tobytes() for frame in clips} <= seen
 

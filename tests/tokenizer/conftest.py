@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from ahriuwu_cli.core.specs import FrameSpec
+from ahriuwu_cli.core.specs import ActionComponent, ActionSpec, FrameSpec
+from ahriuwu_cli.episodes.episode import Episode
+from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.tokenizer.cnn import CnnTokenizer
 from ahriuwu_cli.tokenizer.config import CnnModel, TransformerModel
 from ahriuwu_cli.tokenizer.cosmos import CosmosTokenizer
@@ -16,6 +19,7 @@ from ahriuwu_cli.tokenizer.cosmos_config import CosmosModel
 from ahriuwu_cli.tokenizer.protocol import Tokenizer
 from ahriuwu_cli.tokenizer.transformer import TransformerTokenizer
 
+EPISODE_LENGTHS = (3, 9, 4, 6, 5, 8)  # frames of each of `episodes`
 FRAME = FrameSpec(height=16, width=24, fps=10)
 COSMOS_FRAME = FrameSpec(height=16, width=32, fps=10)
 CNN = {"patch": 8, "dim_token": 4, "base_channels": 4}
@@ -113,3 +117,30 @@ def make_cosmos(cosmos_folder: Callable[..., Path]) -> Callable[..., CosmosToken
         return CosmosTokenizer(CosmosModel.model_validate({"path": path} | changes), frame)
 
     return build
+
+
+@pytest.fixture
+def episodes(tmp_path: Path) -> Path:
+    """Six episodes; every pixel of frame t of episode e is 20 e + t, so a frame says where it comes from."""
+    spec = ActionSpec(components=(ActionComponent(name="move", type="categorical", num_classes=3),))
+    frame = FrameSpec(height=16, width=16, fps=10)
+    store = EpisodeStore.create(tmp_path / "episodes", spec, frame, "Some-v0", {}, heldout_fraction=0.34)
+    made = []
+    for index, count in enumerate(EPISODE_LENGTHS):
+        numbers = (20 * index + np.arange(count)).astype(np.uint8)
+        made.append(
+            Episode(
+                frames=np.broadcast_to(numbers[:, None, None, None], (count, 16, 16, 3)).copy(),
+                actions=np.zeros((count - 1, 1), np.float32),
+                action_valid=np.ones(count - 1, bool),
+                rewards=np.zeros(count - 1, np.float32),
+                terminals=np.zeros(count - 1, bool),
+                truncations=np.zeros(count - 1, bool),
+                timestamps=np.arange(count) / 10,
+                task="play",
+                seed=index,
+                policy="hand",
+            )
+        )
+    store.append(made)
+    return tmp_path / "episodes"

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ahriuwu_cli.core.artifact import Kind
+from ahriuwu_cli.core.training.batches import Batch
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class StageState:
     """What a stage carries from step to step besides weights and optimiser.
 
     `tensors` keep dtype and bits; `values` must be JSON (numbers finite, tuples come back as lists,
-    integers of any size allowed, so a NumPy generator's state dict fits).
+    integers of any size allowed, so a NumPy generator's state dict fits). Which batch comes next is no part of it.
     """
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
@@ -62,8 +63,16 @@ class Stage(Protocol):
         """Declare what learns, by name; the loop freezes all other parameters of the module."""
         ...
 
-    def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """Draw a batch and return the scalar loss and scalar metrics of step `step` (from 0).
+    def batch(self, step: int, part: int) -> Batch:
+        """What step `step` (from 0) learns from, on the CPU; of its micro-batches the one with the number `part`.
+
+        A function of these two and the plan (see `PlannedStage`), whatever was read before; it draws from nothing but
+        `batches.batch_generator`.
+        """
+        ...
+
+    def loss(self, step: int, batch: Any) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """The scalar loss and scalar metrics of a batch of step `step`, which `batch` gave, on the runtime's device.
 
         With `accumulate` above 1 this is called as often in every step, with the same number, for one micro-batch each.
         Called under `runtime.autocast()`. When the loss comes out non-finite the step is skipped, but
@@ -78,7 +87,7 @@ class Stage(Protocol):
         ...
 
     def state(self) -> StageState:
-        """Everything beyond weights and optimiser that an exact resume needs (loader, own generators)."""
+        """Everything beyond weights and optimiser that an exact resume needs (running averages, own generators)."""
         ...
 
     def load_state(self, state: StageState) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 from torch import Tensor
@@ -37,6 +37,7 @@ FREE_SETTINGS = frozenset({"steps", "log_every", "checkpoint_every", "heldout_ev
 class StateInfo(Section):
     """What a state's header says beside config, specs and parents; `scaler`, `stage` and `python_rng` are JSON text.
 
+    `batches` are drawn by the step; in states of earlier versions a generator went on from batch to batch.
     `seconds` of training are counted only under a budget: without one equal trainings have equal states.
     """
 
@@ -50,6 +51,7 @@ class StateInfo(Section):
     seconds: float = Field(default=0.0, ge=0)
     averaged_steps: int = Field(ge=0)
     seed: int
+    batches: Literal["generator", "step"] = "generator"
     settings: dict[str, Any]
     python_rng: str
     scaler: str
@@ -89,6 +91,7 @@ def save_state(path: Path, session: Session) -> Header:
         seconds=session.stopwatch.seconds if session.budget.minutes else 0.0,
         averaged_steps=0 if session.average is None else session.average.updates,
         seed=session.seed,
+        batches="step",
         settings=session.settings.model_dump(mode="json"),
         python_rng=python_state,
         scaler=json.dumps(None if session.scaler is None else session.scaler.state_dict()),
@@ -158,6 +161,11 @@ def _check(path: Path, header: Header, info: StateInfo, session: Session) -> Non
         raise ArtifactError(
             f"{path} is the state of a {info.of} training; expected {stage.kind}",
             hint="give the folder of the stage that is being resumed",
+        )
+    if info.batches != "step":
+        raise ArtifactError(
+            f"{path} was written by an earlier version, which drew its batches in another way",
+            hint="go on with that version, or start this stage anew with --overwrite",
         )
     saved = {
         "config": header.config,

@@ -98,9 +98,10 @@ def _backward(session: Session) -> tuple[Tensor, list[dict[str, Tensor | float]]
     """
     count, scaler = session.settings.accumulate, session.scaler
     losses, metrics = [], []
-    for _ in range(count):
+    for part in range(count):
+        batch = session.stage.batch(session.step, part).to(session.runtime.device)
         with session.runtime.autocast():
-            loss, found = session.stage.loss(session.step)
+            loss, found = session.stage.loss(session.step, batch)
         assert loss.ndim == 0, f"a stage's loss is a scalar, found shape {tuple(loss.shape)}"
         share = loss.float() / count
         torch.autograd.backward(share if scaler is None else scaler.scale(share))
