@@ -38,6 +38,8 @@ def _print_table(report: Report) -> None:
         console = Console(file=sys.stdout, highlight=False, force_terminal=False, width=width)
     console.print(Text(report.title, style="bold"), soft_wrap=True)
     for part in parts:
+        if part is not parts[0]:
+            console.print()
         # Text, because a cell such as "[dynamics]" would be read as markup.
         table = Table(box=box.SIMPLE, show_edge=False, pad_edge=False)
         for column in part.columns:

@@ -146,6 +146,8 @@ def sheet(store: EpisodeStore, parts: Sequence[Part], wording: Wording) -> Frame
         missing = SHEET_COLUMNS - len(places)
         tiles += [np.full((height, width, 3), BACKGROUND, np.uint8)] * missing
         captions += [("", "", "", "")] * missing
+    if not any(second for _, _, second, _ in captions):
+        captions = [(time, action, came) for time, action, _, came in captions]
     drawn = np.stack(list(captioned(tiles, captions, scale=scale, under=True, bar=False)))  # (R*C, H', W', 3)
     rows = drawn.reshape(len(parts), SHEET_COLUMNS, 1, *drawn.shape[1:])
     columns = {f"{round(100 * place / (SHEET_COLUMNS - 1))} %": rows[:, place] for place in range(SHEET_COLUMNS)}

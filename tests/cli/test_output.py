@@ -7,11 +7,12 @@ import os
 import pty
 import select
 import sys
+from dataclasses import replace
 
 import pytest
 
 from ahriuwu_cli.cli.output import render
-from ahriuwu_cli.core.report import Report
+from ahriuwu_cli.core.report import Report, Table
 
 LONG = "/a/very/long/path" * 20
 REPORT = Report(
@@ -31,6 +32,16 @@ def test_table_off_a_terminal_keeps_every_cell_whole(capsys: pytest.CaptureFixtu
     assert "\x1b" not in out
     assert any("[dynamics]" in line and LONG in line for line in lines)
     assert any("value [dB]" in line for line in lines)
+    assert lines[-1] == f"see {LONG} [red]"
+
+
+def test_further_tables_stand_below_the_first_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    wide = Table(("what", "where"), (("[agent]", LONG * 2), ("second", "row")))
+    render(replace(REPORT, tables=(wide, Table(("last",), (("one",),)))), as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    places = [next(at for at, line in enumerate(lines) if text in line) for text in ("[dynamics]", "[agent]", "one")]
+    assert places == sorted(places)
+    assert LONG * 2 in lines[places[1]]
     assert lines[-1] == f"see {LONG} [red]"
 
 
