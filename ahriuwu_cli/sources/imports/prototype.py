@@ -30,7 +30,7 @@ from ahriuwu_cli.sources.imports.folders import counted_from_zero, folders_of, p
 from ahriuwu_cli.sources.imports.frames import ImageFiles
 from ahriuwu_cli.sources.imports.protocol import Found, Happenings, Recorded, RecordingError, Rows, Source
 from ahriuwu_cli.sources.imports.prototype_labels import LabelledMatch
-from ahriuwu_cli.sources.imports.prototype_space import KEYS, SECTORS, STILL, differences
+from ahriuwu_cli.sources.imports.prototype_space import KEYS, MOST_GOLD, SECTORS, STILL, differences
 
 FEATURES, LABELS, CLICKS = "features.json", "labels.json", "clicks.json"
 FIRST_FRAMES = ("frame_000000.jpg", "frame_000000.png")
@@ -38,7 +38,6 @@ FIELDS = ("ability_q", "ability_w", "ability_e", "ability_r", "summoner_d", "sum
 """Of `features.json`, in the order of KEYS."""
 SLOWEST = 1.0
 """Pixels of the 1080p picture from a frame to the next, on both axes; what moved less was written down as sector 0."""
-MOST_GOLD = 1e6
 
 
 class PrototypeOptions(Section):

@@ -19,7 +19,7 @@ from ahriuwu_cli.sources.imports.fields import Entry, read_json, shown
 from ahriuwu_cli.sources.imports.folders import counted_from_zero
 from ahriuwu_cli.sources.imports.frames import ImageFiles
 from ahriuwu_cli.sources.imports.protocol import Happenings, Recorded, RecordingError, Rows, Track
-from ahriuwu_cli.sources.imports.prototype_space import KEYS, STILL, differences, sector_of
+from ahriuwu_cli.sources.imports.prototype_space import KEYS, MOST_GOLD, STILL, differences, sector_of
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def _gold(labels: list[Entry | None]) -> tuple[list[float | None], int]:
     gold: list[float | None] = []
     highest, bad = 0.0, 0
     for label in labels:
-        value = None if label is None else label.entry("champion_stats").number_or_none("gold_total", 0)
+        value = None if label is None else label.entry("champion_stats").number_or_none("gold_total", 0, MOST_GOLD)
         if value is not None and value < highest:
             value, bad = None, bad + 1
         highest = highest if value is None else value

@@ -16,6 +16,8 @@ STILL = 18
 """The class of standing still, after the sectors 0 to 17."""
 SECTORS = (*(f"{20 * sector} to {20 * sector + 20} degrees" for sector in range(STILL)), "still")
 """Sector k is from 20 k degrees on, counter-clockwise from East (right)."""
+MOST_GOLD = 1e6
+"""Of a match; what says more was not read from the game."""
 KEYS = ("Q", "W", "E", "R", "D", "F", "item", "B")
 
 
