@@ -7,6 +7,7 @@ import math
 import os
 import stat
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,6 +39,19 @@ def settings(model: type[S], options: Mapping[str, Any], kind: str) -> S:
         raise InputError(error.message, hint=error.hint) from error
 
 
+@contextmanager
+def describing(hint: str) -> Iterator[None]:
+    """Make of a fault in a file that describes all recordings of a source what it is: none of them can be imported.
+
+    Raises:
+        InputError: in place of any RecordingError.
+    """
+    try:
+        yield
+    except RecordingError as error:
+        raise InputError(error.message, hint=hint) from error
+
+
 def shown(path: Path, base: Path) -> str:
     """`path` within `base` for people, whatever bytes it is made of."""
     inside = path.relative_to(base) if path != base and path.is_relative_to(base) else Path(path.name)
@@ -62,6 +76,14 @@ class Entry:
 
     def __contains__(self, key: str) -> bool:
         return key in self._values
+
+    def names(self) -> list[str]:
+        """All keys, in the order of the file."""
+        return list(self._values)
+
+    def anything(self, key: str) -> Any:
+        """What is under a key, unchecked; None where it is missing."""
+        return self._values.get(key)
 
     def holds(self, key: str) -> bool:
         """Whether there is something under a key, be it wrong."""
@@ -164,7 +186,7 @@ def read_json(path: Path, name: str) -> Entry:
     Raises:
         RecordingError: no plain file, too large, not UTF-8, no JSON or no object, or nested too deeply.
     """
-    size = _size(path, name)
+    size = plain_size(path, name)
     if size > LARGEST_FILE:
         raise RecordingError(name, f"it has {size:,} bytes; expected at most {LARGEST_FILE:,}")
     try:
@@ -174,13 +196,18 @@ def read_json(path: Path, name: str) -> Entry:
     return Entry(_parsed(content, name, None), name)
 
 
-def read_lines(path: Path, name: str) -> Iterator[Entry]:
+def read_lines(path: Path, name: str, defects: list[RecordingError] | None = None) -> Iterator[Entry]:
     """The objects of a JSON lines file, with the numbers of their lines from 1; blank lines are passed over.
+
+    Args:
+        path: of the file.
+        name: as the source names it.
+        defects: takes the faults of single lines, which are passed over then.
 
     Raises:
         RecordingError: as for `read_json`, with the line.
     """
-    _size(path, name)
+    plain_size(path, name)
     row = 0
     try:
         with path.open("rb") as lines:
@@ -188,13 +215,26 @@ def read_lines(path: Path, name: str) -> Iterator[Entry]:
                 row += 1
                 if len(content) > LONGEST_LINE:
                     raise RecordingError(name, f"a line of more than {LONGEST_LINE:,} bytes", row=row)
-                if content.strip():
-                    yield Entry(_parsed(content, name, row), name, row)
+                if not content.strip():
+                    continue
+                try:
+                    entry = Entry(_parsed(content, name, row), name, row)
+                except RecordingError as error:
+                    if defects is None:
+                        raise
+                    defects.append(error)
+                else:
+                    yield entry
     except OSError as error:
         raise RecordingError(name, f"it cannot be read: {error.strerror}", row=row + 1) from error
 
 
-def _size(path: Path, name: str) -> int:
+def plain_size(path: Path, name: str) -> int:
+    """The size of a file in bytes; what is no plain file is refused before it is opened (a pipe would wait for ever).
+
+    Raises:
+        RecordingError: it is missing, or something else.
+    """
     try:
         found = path.stat()
     except (OSError, ValueError) as error:

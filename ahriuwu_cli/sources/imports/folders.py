@@ -69,3 +69,31 @@ def counted_from_zero(pictures: list[Path], name: str) -> list[Path]:
                 name, f"the picture of frame {number} is missing; expected all from 0 to {max(found)}", row=number
             )
     return [found[number] for number in range(len(found))]
+
+
+def named_path(root: Path, name: str, named_in: str) -> Path:
+    """The path in a source that one of its files names.
+
+    Args:
+        root: folder of the source.
+        name: relative path, with `/`.
+        named_in: the file that names it, for messages.
+
+    Raises:
+        RecordingError: it leads out of the folder, as it is written or through a link.
+    """
+    parts = name.replace("\\", "/").split("/")
+    if not name or "\0" in name or ".." in parts or parts[0] == "" or ":" in parts[0]:
+        raise RecordingError(named_in, f"names {ascii(name)[:80]}; expected a path inside the folder")
+    path = root.joinpath(*parts)
+    try:
+        fine = path.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError, ValueError):  # a loop of links, a name that no system has
+        fine = False
+    if not fine:
+        raise RecordingError(
+            named_in,
+            f"names {ascii(name)[:80]}, a link that leads out of the folder",
+            hint="copy the folder with what its links point to (cp -rL)",
+        )
+    return path

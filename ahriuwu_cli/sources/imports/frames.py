@@ -6,12 +6,17 @@ Shapes: N frames, h x w pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from fractions import Fraction
+from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from ahriuwu_cli.core.errors import DataError
 from ahriuwu_cli.episodes.video import VideoFrames, frame_stamps
+from ahriuwu_cli.sources.imports.fields import plain_size
 from ahriuwu_cli.sources.imports.protocol import RecordingError
 
 LARGEST_PICTURE = 1 << 26
@@ -52,6 +57,60 @@ class VideoSource:
         self._frames.close()
 
 
+class VideoRows:
+    """Frames of a video that are known by the times at which rows of a table say they are shown.
+
+    Args:
+        path: of the video; other recordings may be in it too.
+        name: as the source names it.
+        times: of the rows, (N,) rising seconds.
+        start: seconds in the video at which the rows' clock is zero.
+        tolerance: seconds by which a frame may be shown earlier or later than its row says.
+
+    Raises:
+        DataError: the video cannot be read, or has no frame, or the same one, at the times of two rows.
+    """
+
+    def __init__(self, path: Path, name: str, times: np.ndarray, start: float, tolerance: float) -> None:
+        plain_size(path, name)
+        try:
+            stamps, unit = _stamps(path, path.stat().st_mtime_ns)
+        except DataError as error:
+            reason = error.message.replace(str(path), name).removeprefix(name).lstrip(": ")
+            raise RecordingError(name, reason) from error
+        shown, wanted = stamps * float(unit), times + start
+        after = np.clip(np.searchsorted(shown, wanted), 1, max(1, len(shown) - 1))
+        before = after - 1
+        after = np.minimum(after, len(shown) - 1)
+        self._numbers = np.where(wanted - shown[before] <= shown[after] - wanted, before, after)
+        far = np.flatnonzero(np.abs(shown[self._numbers] - wanted) > tolerance)
+        again = np.flatnonzero(np.diff(self._numbers) <= 0) + 1
+        if len(far) or len(again):
+            row = int(min([*far[:1], *again[:1]]))
+            found = float(shown[self._numbers[row]])
+            raise RecordingError(
+                name,
+                f"has no frame of its own at {wanted[row]:.3f} s, for frame {row} of {len(times)}; "
+                f"the nearest is at {found:.3f} s",
+            )
+        self.times = times
+        self._frames = VideoFrames(path, stamps)
+
+    def chosen(self, numbers: Iterable[int]) -> Iterator[np.ndarray]:
+        """See FrameSource."""
+        return self._frames.chosen(int(self._numbers[number]) for number in numbers)
+
+    def close(self) -> None:
+        """See FrameSource."""
+        self._frames.close()
+
+
+@lru_cache(maxsize=8)
+def _stamps(path: Path, _changed: int) -> tuple[np.ndarray, Fraction]:
+    """Time stamps of a video, remembered for the recordings that follow in it."""
+    return frame_stamps(path)
+
+
 class ImageFiles:
     """One picture file for each frame."""
 
@@ -90,10 +149,29 @@ def read_picture(path: Path) -> np.ndarray:
     Raises:
         RecordingError: it is no picture, cut short, or larger than any.
     """
+    return _picture(path, path.name, None)
+
+
+def decode_picture(data: bytes, name: str, row: int | None = None) -> np.ndarray:
+    """The bytes of a picture file as (h, w, 3) uint8.
+
+    Args:
+        data: all of it.
+        name: of the file that it is in, and the row, for messages.
+
+    Raises:
+        RecordingError: see `read_picture`.
+    """
+    return _picture(BytesIO(data), name, row)
+
+
+def _picture(source: Path | BytesIO, name: str, row: int | None) -> np.ndarray:
     try:
-        with Image.open(path) as picture:
+        with Image.open(source) as picture:
             if picture.width * picture.height > LARGEST_PICTURE:
-                raise RecordingError(path.name, f"a picture of {picture.width}x{picture.height} pixels is too large")
+                reason = f"a picture of {picture.width}x{picture.height} pixels is too large"
+                raise RecordingError(name, reason, row)
             return np.asarray(picture.convert("RGB"))
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise RecordingError(path.name, f"no picture that can be read: {error}") from error
+        text = "unknown or damaged" if isinstance(error, UnidentifiedImageError) else error
+        raise RecordingError(name, f"no picture that can be read: {text}", row) from error
