@@ -41,12 +41,14 @@ def pictures_of(folder: Path) -> list[Path]:
     return [path for path in inside(folder) if path.suffix.lower() in PICTURES]
 
 
-def folders_of(source: Path, is_recording: Callable[[Path], bool]) -> Iterator[Path]:
-    """`source` itself where it is a recording, else the folders right in it that are."""
+def folders_of(source: Path, is_recording: Callable[[Path], bool], depth: int = 1) -> Iterator[Path]:
+    """`source` itself where it is a recording, else the folders in it that are, down to `depth` levels."""
     if is_recording(source):
         yield source
-    elif source.is_dir():
-        yield from (path for path in inside(source) if path.is_dir() and is_recording(path))
+    elif depth and source.is_dir():
+        for path in inside(source):
+            if path.is_dir():
+                yield from folders_of(path, is_recording, depth - 1)
 
 
 def counted_from_zero(pictures: list[Path], name: str) -> list[Path]:

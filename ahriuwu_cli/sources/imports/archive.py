@@ -1,0 +1,82 @@
+"""NPZ side-cars as they come from outside: nothing in them is run, and no array is larger than its file is worth."""
+
+from __future__ import annotations
+
+import lzma
+import struct
+import tokenize
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from ahriuwu_cli.sources.imports.protocol import RecordingError
+
+LARGEST_ARRAY = 1 << 30
+"""Bytes of one array of a side-car, unpacked."""
+ENDING = ".npy"
+UNREADABLE = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, tokenize.TokenError),
+    *(OSError, ValueError, TypeError, KeyError, EOFError, SyntaxError, MemoryError, OverflowError, RuntimeError),
+)
+"""What zipfile and NumPy raise over damaged bytes."""
+
+
+class Archive:
+    """The arrays of an NPZ file, read when they are asked for.
+
+    Args:
+        path: of the file.
+        name: as the source names it.
+
+    Raises:
+        RecordingError: it is missing, or no NPZ file.
+    """
+
+    def __init__(self, path: Path, name: str) -> None:
+        self._path, self._name = path, name
+        try:
+            with zipfile.ZipFile(path) as file:
+                self._sizes = {item.filename: item.file_size for item in file.infolist()}
+        except UNREADABLE as error:
+            raise RecordingError(name, f"it is no NPZ file that can be read: {error}") from error
+
+    def names(self) -> list[str]:
+        """Names of its arrays, in the order of the file."""
+        return [name.removesuffix(ENDING) for name in self._sizes if name.endswith(ENDING)]
+
+    def array(self, name: str) -> np.ndarray:
+        """One of its arrays.
+
+        Raises:
+            RecordingError: it is missing, damaged, too large, or holds objects that only running code could make.
+        """
+        if name + ENDING not in self._sizes:
+            raise RecordingError(self._name, f"there is no array {name}")
+        if self._sizes[name + ENDING] > LARGEST_ARRAY:
+            raise RecordingError(
+                self._name, f"array {name} has {self._sizes[name + ENDING]:,} bytes; expected {LARGEST_ARRAY:,} at most"
+            )
+        try:
+            with zipfile.ZipFile(self._path) as file, file.open(name + ENDING) as stream:
+                found: np.ndarray = np.lib.format.read_array(stream, allow_pickle=False)
+        except UNREADABLE as error:
+            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+            raise RecordingError(self._name, f"array {name} cannot be read: {reason}") from error
+        return found
+
+    def column(self, name: str, length: int | None = None) -> np.ndarray:
+        """An array of one number or word for each row, (length,).
+
+        Raises:
+            RecordingError: as for `array`, or it has another shape, or holds neither numbers nor words.
+        """
+        found = self.array(name)
+        if found.ndim == 2 and found.shape[1] == 1:
+            found = found[:, 0]
+        if found.ndim != 1 or length not in (None, len(found)) or found.dtype.kind not in "biufU":
+            wanted = "each row" if length is None else f"each of {length} rows"
+            said = f"array {name} is {found.dtype} {found.shape}; expected a number or word for {wanted}"
+            raise RecordingError(self._name, said)
+        return found
