@@ -64,7 +64,7 @@ class ActionCodec:
         unused = set(given)
         self._leaves = [
             _Leaf(keys, leaf, tuple(_components(keys, leaf, tuple(labels), given, unused)))
-            for keys, leaf in _leaves(space, ())
+            for keys, leaf in leaves(space)
         ]
         if unused:
             names = sorted(part.name for leaf in self._leaves for part in leaf.parts if part.type == "continuous")
@@ -148,13 +148,14 @@ class ActionCodec:
         )
 
 
-def _leaves(space: spaces.Space[Any], keys: Keys) -> Iterator[tuple[Keys, spaces.Space[Any]]]:
+def leaves(space: spaces.Space[Any], keys: Keys = ()) -> Iterator[tuple[Keys, spaces.Space[Any]]]:
+    """Every part of a space that is neither Dict nor Tuple, with the keys that lead to it, in the order of rows."""
     if isinstance(space, spaces.Dict):
         for key, inner in space.spaces.items():
-            yield from _leaves(inner, (*keys, key))
+            yield from leaves(inner, (*keys, key))
     elif isinstance(space, spaces.Tuple):
         for index, inner in enumerate(space.spaces):
-            yield from _leaves(inner, (*keys, index))
+            yield from leaves(inner, (*keys, index))
     else:
         yield keys, space
 

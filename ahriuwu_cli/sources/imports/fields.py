@@ -229,6 +229,15 @@ def read_lines(path: Path, name: str, defects: list[RecordingError] | None = Non
         raise RecordingError(name, f"it cannot be read: {error.strerror}", row=row + 1) from error
 
 
+def parse_json(text: str, name: str) -> Entry:
+    """The object that a text spells, which is itself a value in a file.
+
+    Raises:
+        RecordingError: as for `read_json`.
+    """
+    return Entry(_parsed(text.encode("utf-8", "surrogatepass"), name, None), name)
+
+
 def plain_size(path: Path, name: str) -> int:
     """The size of a file in bytes; what is no plain file is refused before it is opened (a pipe would wait for ever).
 
