@@ -193,7 +193,7 @@ def read_json(path: Path, name: str) -> Entry:
         content = path.read_bytes()
     except OSError as error:
         raise RecordingError(name, f"it cannot be read: {error.strerror}") from error
-    return Entry(_parsed(content, name, None), name)
+    return Entry(parsed(content, name, None), name)
 
 
 def read_lines(path: Path, name: str, defects: list[RecordingError] | None = None) -> Iterator[Entry]:
@@ -218,7 +218,7 @@ def read_lines(path: Path, name: str, defects: list[RecordingError] | None = Non
                 if not content.strip():
                     continue
                 try:
-                    entry = Entry(_parsed(content, name, row), name, row)
+                    entry = Entry(parsed(content, name, row), name, row)
                 except RecordingError as error:
                     if defects is None:
                         raise
@@ -235,7 +235,7 @@ def parse_json(text: str, name: str) -> Entry:
     Raises:
         RecordingError: as for `read_json`.
     """
-    return Entry(_parsed(text.encode("utf-8", "surrogatepass"), name, None), name)
+    return Entry(parsed(text.encode("utf-8", "surrogatepass"), name, None), name)
 
 
 def plain_size(path: Path, name: str) -> int:
@@ -253,7 +253,12 @@ def plain_size(path: Path, name: str) -> int:
     return found.st_size
 
 
-def _parsed(content: bytes, name: str, row: int | None) -> Any:
+def parsed(content: bytes, name: str, row: int | None) -> Any:
+    """What JSON text says, within bounds.
+
+    Raises:
+        RecordingError: it is no JSON, or nested too deeply.
+    """
     try:
         value = json.loads(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:

@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from ahriuwu_cli.core.errors import DataError
 from ahriuwu_cli.episodes.video import VideoFrames, frame_stamps
 from ahriuwu_cli.sources.imports.fields import plain_size
-from ahriuwu_cli.sources.imports.protocol import RecordingError
+from ahriuwu_cli.sources.imports.protocol import FrameSource, RecordingError
 
 LARGEST_PICTURE = 1 << 26
 """Pixels; a file that says it has more is not opened."""
@@ -109,6 +109,28 @@ class VideoRows:
 def _stamps(path: Path, _changed: int) -> tuple[np.ndarray, Fraction]:
     """Time stamps of a video, remembered for the recordings that follow in it."""
     return frame_stamps(path)
+
+
+class PickedFrames:
+    """Some frames of a source, at times of their own.
+
+    Args:
+        frames: of which some are picked.
+        numbers: which, (N,) rising.
+        times: when each was shown, (N,) seconds.
+    """
+
+    def __init__(self, frames: FrameSource, numbers: np.ndarray, times: np.ndarray) -> None:
+        assert len(numbers) == len(times)
+        self._frames, self._numbers, self.times = frames, numbers, times
+
+    def chosen(self, numbers: Iterable[int]) -> Iterator[np.ndarray]:
+        """See FrameSource."""
+        return self._frames.chosen(int(self._numbers[number]) for number in numbers)
+
+    def close(self) -> None:
+        """See FrameSource."""
+        self._frames.close()
 
 
 class ImageFiles:

@@ -10,7 +10,7 @@ Shapes: T actions, T+1 frames.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +24,9 @@ from ahriuwu_cli.core.specs import ActionComponent, ActionSpec
 from ahriuwu_cli.sources.imports.archive import Archive
 from ahriuwu_cli.sources.imports.fields import read_json, settings, shown
 from ahriuwu_cli.sources.imports.folders import folders_of
-from ahriuwu_cli.sources.imports.frames import VideoSource
+from ahriuwu_cli.sources.imports.frames import PickedFrames, VideoSource
 from ahriuwu_cli.sources.imports.protocol import (
     Found,
-    FrameSource,
     Happenings,
     Recorded,
     RecordingError,
@@ -228,7 +227,8 @@ def _open(folder: Path, source: Path, space: Space) -> Recorded:
             raise RecordingError(
                 name, f"{len(reward)} rewards for {len(video.times)} frames; expected some, and a frame more at least"
             )
-        frames = LastFrames(video, len(reward) + 1)
+        play = np.arange(len(video.times) - len(reward) - 1, len(video.times))
+        frames = PickedFrames(video, play, video.times[play])
         tracks = space.tracks(archive, frames.times[:-1], name)
         return Recorded(
             frames=frames,
@@ -263,28 +263,3 @@ def _gains(archive: Archive, times: np.ndarray, name: str) -> dict[str, Happenin
             if (held != held[0]).any():
                 found[f"gained_{event}"] = Happenings(times[1:], np.diff(held)[:, None])
     return found
-
-
-class LastFrames:
-    """The last frames of a source.
-
-    Args:
-        frames: all.
-        count: how many.
-    """
-
-    def __init__(self, frames: FrameSource, count: int) -> None:
-        self._frames, self._first = frames, len(frames.times) - count
-
-    @property
-    def times(self) -> np.ndarray:
-        """See FrameSource."""
-        return self._frames.times[self._first :]
-
-    def chosen(self, numbers: Iterable[int]) -> Iterator[np.ndarray]:
-        """See FrameSource."""
-        return self._frames.chosen(self._first + number for number in numbers)
-
-    def close(self) -> None:
-        """See FrameSource."""
-        self._frames.close()
