@@ -7,7 +7,10 @@ import struct
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -52,19 +55,51 @@ class Archive:
         Raises:
             RecordingError: it is missing, damaged, too large, or holds objects that only running code could make.
         """
-        if name + ENDING not in self._sizes:
-            raise RecordingError(self._name, f"there is no array {name}")
-        if self._sizes[name + ENDING] > LARGEST_ARRAY:
+        if self._sizes.get(name + ENDING, 0) > LARGEST_ARRAY:
             raise RecordingError(
                 self._name, f"array {name} has {self._sizes[name + ENDING]:,} bytes; expected {LARGEST_ARRAY:,} at most"
             )
+        with self._opened(name) as stream:
+            found: np.ndarray = np.lib.format.read_array(stream, allow_pickle=False)
+        return found
+
+    def header(self, name: str) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
+        """Shape and type of one of its arrays, as it says itself.
+
+        Raises:
+            RecordingError: it is missing, or damaged.
+        """
+        with self._opened(name) as stream:
+            shape, _, dtype = _header(stream)
+        return shape, dtype
+
+    def rows(self, name: str) -> Iterator[np.ndarray]:
+        """The rows of one of its arrays, one after another; only one is held, however large the array is.
+
+        Raises:
+            RecordingError: it is missing, damaged, or holds objects, or a row of it is too large.
+        """
+        with self._opened(name) as stream:
+            shape, columns_first, dtype = _header(stream)
+            size = dtype.itemsize * int(np.prod(shape[1:], dtype=np.float64))
+            if columns_first or dtype.hasobject or not shape or not 0 < size <= LARGEST_ARRAY:
+                raise ValueError(f"it is {dtype} {shape}{' by columns' if columns_first else ''}")
+            for _ in range(shape[0]):
+                data = stream.read(size)
+                if len(data) < size:
+                    raise EOFError("it breaks off")
+                yield np.frombuffer(data, dtype).reshape(shape[1:])
+
+    @contextmanager
+    def _opened(self, name: str) -> Iterator[IO[bytes]]:
+        if name + ENDING not in self._sizes:
+            raise RecordingError(self._name, f"there is no array {name}")
         try:
             with zipfile.ZipFile(self._path) as file, file.open(name + ENDING) as stream:
-                found: np.ndarray = np.lib.format.read_array(stream, allow_pickle=False)
+                yield stream
         except UNREADABLE as error:
             reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
             raise RecordingError(self._name, f"array {name} cannot be read: {reason}") from error
-        return found
 
     def column(self, name: str, length: int | None = None) -> np.ndarray:
         """An array of one number or word for each row, (length,).
@@ -80,3 +115,10 @@ class Archive:
             said = f"array {name} is {found.dtype} {found.shape}; expected a number or word for {wanted}"
             raise RecordingError(self._name, said)
         return found
+
+
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
+    """Shape, whether columns come first, and type."""
+    if np.lib.format.read_magic(stream) == (1, 0):
+        return np.lib.format.read_array_header_1_0(stream)
+    return np.lib.format.read_array_header_2_0(stream)
