@@ -49,6 +49,20 @@ class Archive:
         """Names of its arrays, in the order of the file."""
         return [name.removesuffix(ENDING) for name in self._sizes if name.endswith(ENDING)]
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of one of its arrays, of which nothing else is read.
+
+        Raises:
+            RecordingError: it is missing or damaged.
+        """
+        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        try:
+            with zipfile.ZipFile(self._path) as file, file.open(name + ENDING) as stream:
+                found: tuple[int, ...] = read[np.lib.format.read_magic(stream)](stream)[0]
+        except UNREADABLE as error:
+            raise RecordingError(self._name, f"array {name} cannot be read: {error}") from error
+        return found
+
     def array(self, name: str) -> np.ndarray:
         """One of its arrays.
 
