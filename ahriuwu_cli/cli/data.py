@@ -1,4 +1,4 @@
-"""`ahriuwu data ...`: record episodes, look at them, split them."""
+"""`ahriuwu data ...`: record episodes or import them, look at them, split them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ahriuwu_cli.cli.options import AsJson, Overrides
 from ahriuwu_cli.cli.output import render
 from ahriuwu_cli.core.errors import EXIT_CHECK
 
-app = typer.Typer(help="Record play as episodes, look at a store, split it.")
+app = typer.Typer(help="Record play as episodes, or import it; look at a store, split it.")
 
 MaybeConfig = Annotated[
     Path | None,
@@ -54,6 +54,49 @@ def record(
     report = stages.record(run, append=append)
     render(report, as_json)
     if report.data.get("skipped"):
+        raise typer.Exit(EXIT_CHECK)
+
+
+@app.command("import")
+def import_(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="Kind of recordings, or auto.")],
+    source: Annotated[
+        Path | None, typer.Argument(metavar="SOURCE", help="Folder or file; data.source.path by default.")
+    ] = None,
+    config: MaybeConfig = None,
+    overrides: Overrides = None,
+    mapping: Annotated[
+        str | None, typer.Option("--map", metavar="FILE", help="data.source.mapping: what columns and keys are.")
+    ] = None,
+    fps: Annotated[float | None, typer.Option(help="data.fps: frames per second of the run.")] = None,
+    size: Annotated[str | None, typer.Option(metavar="HxW", help="data.height and data.width.")] = None,
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="data.source.options.KEY; several may be given.")
+    ] = None,
+    seed: Seed = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the store, instead of `episodes` beside run.toml.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Import recordings as episodes. The same command again adds what is missing.
+
+    Without a run.toml, SOURCE and --out are enough: all else is as in the preset tiny. Exits with 3
+    when a recording was left out because something is wrong with it.
+    """
+    from ahriuwu_cli.pipeline.config import as_overrides, load_data_run, size_overrides
+
+    flags = {"kind": kind, "path": None if source is None else str(source), "mapping": mapping}
+    values = as_overrides({f"data.source.{name}": value for name, value in flags.items()})
+    values += as_overrides({"data.fps": fps, "run.seed": seed}) + size_overrides(size)
+    values += [f"data.source.options.{item}" for item in option or ()]
+    run = load_data_run(config, [*values, *(overrides or ())], out, preset=True)
+
+    from ahriuwu_cli.pipeline import stages
+
+    report = stages.import_recordings(run)
+    render(report, as_json)
+    if report.data["import"]["defects"]:
         raise typer.Exit(EXIT_CHECK)
 
 

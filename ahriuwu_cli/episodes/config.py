@@ -22,10 +22,28 @@ GAME_KEYS = (
 """Keys that say which game is played: whoever plays what was recorded takes them from the store."""
 
 
+class SourceSection(Section):
+    """Where recordings are imported from, and how they are read."""
+
+    kind: str = Field(default="auto", min_length=1, description="kind of recordings; auto: what it looks like")
+    path: str = Field(default="", description="folder or file; empty where the command line names it")
+    mapping: str | dict[str, Any] = Field(
+        default="", description="which columns and keys are what: a TOML file, the name of a mapping that comes with it"
+    )
+    options: dict[str, Any] = Field(default_factory=dict, description="settings of the kind")
+    gap: float = Field(default=1.0, gt=0, le=3600, description="frames more than so many seconds apart: two episodes")
+    lag: float = Field(
+        default=0.0, ge=-10, le=10, description="seconds by which actions are taken to come later than they are noted"
+    )
+    played_by: str = Field(default="human", min_length=1, description="who played, as episodes name it")
+
+
 class DataSection(Section):
     """Recording and splitting of episodes."""
 
-    env: str = Field(default="ahriuwu/Bricks-v0", min_length=1, description="Gymnasium environment id")
+    env: str = Field(
+        default="ahriuwu/Bricks-v0", description="Gymnasium environment id; empty where recordings have no game"
+    )
     env_options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of gymnasium.make")
     height: int = Field(default=32, ge=8, le=2048, description="frame height in pixels after resizing")
     width: int = Field(default=32, ge=8, le=2048, description="frame width in pixels after resizing")
@@ -71,6 +89,15 @@ class DataSection(Section):
     )
     heldout_fraction: float = Field(default=0.1, gt=0, lt=1, description="share of whole episodes held out")
     task: str = Field(default="play", min_length=1, description="name of the task in the episode store")
+    source: SourceSection | None = Field(default=None, description="where recordings are imported from")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _recordings_have_no_game(cls, values: Any) -> Any:
+        """Where a source is given, an environment is one that is named."""
+        if isinstance(values, dict) and values.get("source") is not None:
+            return {"env": "", **values}
+        return values
 
     @property
     def kept_as(self) -> Storage:

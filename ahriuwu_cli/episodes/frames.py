@@ -5,11 +5,12 @@ Shapes: h x w the source's pixels, H x W the wanted ones, K taps per output pixe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
 
-from ahriuwu_cli.core.errors import DataError
+from ahriuwu_cli.core.errors import DataError, InputError
 
 
 def to_frame(image: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -37,6 +38,22 @@ def to_frame(image: np.ndarray, height: int, width: int) -> np.ndarray:
     scaled = _scale_rows(scaled, height)  # (H, w, 3)
     scaled = _scale_rows(scaled.transpose(1, 0, 2), width)  # (W, H, 3)
     return np.ascontiguousarray(np.rint(scaled).astype(np.uint8).transpose(1, 0, 2))
+
+
+def cropped(image: np.ndarray, crop: Sequence[int], whose: str) -> np.ndarray:
+    """The part (top, left, height, width) of a picture.
+
+    Raises:
+        InputError: it reaches beyond the picture.
+    """
+    top, left, height, width = crop
+    if top + height > image.shape[0] or left + width > image.shape[1]:
+        raise InputError(
+            f"data.crop {list(crop)} reaches beyond the picture of {whose}, which has "
+            f"{image.shape[0]}x{image.shape[1]} pixels",
+            hint="data.crop is [top, left, height, width] in pixels of the picture before it is scaled",
+        )
+    return image[top : top + height, left : left + width]
 
 
 def _scale_rows(image: np.ndarray, size: int) -> np.ndarray:

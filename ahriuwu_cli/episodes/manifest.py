@@ -11,11 +11,24 @@ from ahriuwu_cli.core.names import EpisodeId, Fingerprint, Sha256, TensorFileNam
 
 Split = Literal["train", "heldout"]
 Storage = Literal["raw", "video"]
-LEFT_OUT_EMPTY = {"events", "skipped", "unfinished", "video", "recording", "storage"}
+LEFT_OUT_EMPTY = {"events", "skipped", "unfinished", "video", "recording", "origin", "storage"}
 
 
 EMPTY: tuple[object, ...] = (None, "raw", [], {})
 """What a key has that a store of before does not have."""
+
+
+class Origin(Section):
+    """The recording that an episode was imported from.
+
+    `content` is the SHA-256 of its files and of which part of them it is; the episode is piece number `piece` of the
+    `pieces` that it was cut into.
+    """
+
+    name: str
+    content: Sha256
+    piece: int = Field(ge=0)
+    pieces: int = Field(ge=1)
 
 
 class _WithoutEmpty(Section):
@@ -39,6 +52,7 @@ class EpisodeRecord(_WithoutEmpty):
 
     `events` has the sum of each of its events; `video` its frames where they are not in `file`; `recording` the number
     of the recording that it was cut from, by which its split is drawn: without it, its own number.
+    `origin` says which that was.
     """
 
     id: EpisodeId
@@ -53,6 +67,7 @@ class EpisodeRecord(_WithoutEmpty):
     events: dict[str, float] = Field(default_factory=dict)
     video: VideoFile | None = None
     recording: int | None = Field(default=None, ge=0)
+    origin: Origin | None = None
 
     @property
     def number(self) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 from ahriuwu_cli.core.lock import is_ours
 from ahriuwu_cli.episodes.episode import Tracks
 from ahriuwu_cli.episodes.journal import Journal
-from ahriuwu_cli.episodes.manifest import Skipped
+from ahriuwu_cli.episodes.manifest import Origin, Skipped
 from ahriuwu_cli.episodes.store import EpisodeStore
 
 FOLD_EPISODES = 16
@@ -42,14 +42,21 @@ class Recording:
         self._journal = Journal(store.folder)
         self._journal.begin(store.fingerprint, policy, seeds)
 
-    def add(self, episode_id: str, tracks: Tracks, pieces: Iterable[np.ndarray], recording: int | None = None) -> None:
+    def add(
+        self,
+        episode_id: str,
+        tracks: Tracks,
+        pieces: Iterable[np.ndarray],
+        recording: int | None = None,
+        origin: Origin | None = None,
+    ) -> None:
         """Check and store one episode (see EpisodeStore.write); the same one again, after an interrupt, does no harm.
 
         Raises:
             DataError: it does not fit the specs (then nothing is stored).
             StorageError: it cannot be written (then nothing is stored).
         """
-        self._journal.add(self.store.write(episode_id, tracks, pieces, recording))
+        self._journal.add(self.store.write(episode_id, tracks, pieces, recording, origin))
         self.stored.add(episode_id)
         self._fold()
 

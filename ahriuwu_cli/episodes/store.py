@@ -25,7 +25,16 @@ from ahriuwu_cli.episodes.episode import Episode, Tracks
 from ahriuwu_cli.episodes.files import open_frames, read_tracks, write_episode
 from ahriuwu_cli.episodes.journal import JOURNAL_NAME, Journal
 from ahriuwu_cli.episodes.listing import divided, listed
-from ahriuwu_cli.episodes.manifest import EpisodeRecord, Skipped, Split, SplitRule, Storage, StoreInfo, Unfinished
+from ahriuwu_cli.episodes.manifest import (
+    EpisodeRecord,
+    Origin,
+    Skipped,
+    Split,
+    SplitRule,
+    Storage,
+    StoreInfo,
+    Unfinished,
+)
 from ahriuwu_cli.episodes.reading import FrameReader
 from ahriuwu_cli.episodes.split import split_of
 
@@ -286,7 +295,12 @@ class EpisodeStore:
             self._grown_from = list(info.grown_from)
 
     def write(
-        self, episode_id: str, tracks: Tracks, pieces: Iterable[np.ndarray], recording: int | None = None
+        self,
+        episode_id: str,
+        tracks: Tracks,
+        pieces: Iterable[np.ndarray],
+        recording: int | None = None,
+        origin: Origin | None = None,
     ) -> EpisodeRecord:
         """Check an episode and write its files, which nothing lists yet.
 
@@ -295,13 +309,14 @@ class EpisodeStore:
             tracks: all but its frames.
             pieces: its frames in order, as many (n, H, W, 3) uint8 at a time as one likes.
             recording: number of the recording that it was cut from; None where it is one of its own.
+            origin: which recording that is, where it was imported.
 
         Raises:
             DataError: it does not fit the specs.
             StorageError: it cannot be written.
         """
         tracks.validate(self.action_spec, self.frame_spec)
-        return self._write(episode_id, tracks, pieces, recording)
+        return self._write(episode_id, tracks, pieces, recording, origin)
 
     # ------------------------------------------------------------ the manifest
 
@@ -315,7 +330,12 @@ class EpisodeStore:
             yield
 
     def _write(
-        self, episode_id: str, tracks: Tracks, pieces: Iterable[np.ndarray], recording: int | None = None
+        self,
+        episode_id: str,
+        tracks: Tracks,
+        pieces: Iterable[np.ndarray],
+        recording: int | None = None,
+        origin: Origin | None = None,
     ) -> EpisodeRecord:
         path, video = write_episode(self.folder, episode_id, tracks, pieces, self.frame_spec, self._info.storage)
         return EpisodeRecord(
@@ -331,6 +351,7 @@ class EpisodeStore:
             events={name: float(values.sum(dtype=np.float64)) for name, values in sorted(tracks.events.items())},
             video=video,
             recording=recording,
+            origin=origin,
         )
 
     def _rewrite(self, info: StoreInfo) -> None:

@@ -13,11 +13,11 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from ahriuwu_cli.core.errors import DataError, ForeignError, InputError
+from ahriuwu_cli.core.errors import DataError, ForeignError
 from ahriuwu_cli.core.specs import ActionSpec, FrameSpec
 from ahriuwu_cli.episodes.config import DataSection
 from ahriuwu_cli.episodes.events import events_of
-from ahriuwu_cli.episodes.frames import to_frame
+from ahriuwu_cli.episodes.frames import cropped, to_frame
 from ahriuwu_cli.games import making
 from ahriuwu_cli.games.answers import frames_per_second, reset_answer, step_answer
 from ahriuwu_cli.games.codec import ActionCodec, Bounds
@@ -156,7 +156,7 @@ class GameEnv:
             image = self._source.find(observation)
         pixels = self._source.pixels(image, self.env_id)
         if self._crop is not None:
-            pixels = _cropped(pixels, self._crop, self.env_id)
+            pixels = cropped(pixels, self._crop, self.env_id)
         frame = to_frame(pixels, self.frame_spec.height, self.frame_spec.width)
         return frame.copy() if np.may_share_memory(frame, image) else frame  # it may draw into its array again
 
@@ -218,15 +218,3 @@ def _close(env: gymnasium.Env[Any, Any], env_id: str) -> None:
 def _shows_nothing(env: Any) -> bool:
     """True where ViZDoom's episode is over: its picture is black then, for want of one, and says nothing."""
     return "vizdoom" in type(env).__module__ and env.state is None
-
-
-def _cropped(image: np.ndarray, crop: Sequence[int], env_id: str) -> np.ndarray:
-    """The part (top, left, height, width) of a picture."""
-    top, left, height, width = crop
-    if top + height > image.shape[0] or left + width > image.shape[1]:
-        raise InputError(
-            f"data.crop {list(crop)} reaches beyond the picture of {env_id}, which has "
-            f"{image.shape[0]}x{image.shape[1]} pixels",
-            hint="data.crop is [top, left, height, width] in pixels of the environment's own picture",
-        )
-    return image[top : top + height, left : left + width]

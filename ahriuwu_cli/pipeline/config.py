@@ -242,6 +242,20 @@ def as_overrides(values: Mapping[str, Any]) -> list[str]:
     return [f"{key}={value_text(value)}" for key, value in values.items() if value is not None]
 
 
+def size_overrides(size: str | None) -> list[str]:
+    """`HEIGHTxWIDTH` as overrides; None makes none.
+
+    Raises:
+        InputError: it is not written so.
+    """
+    if size is None:
+        return []
+    height, _, width = size.partition("x")
+    if not (height.isdecimal() and width.isdecimal()):
+        raise InputError(f"--size is {size!r}; expected HEIGHTxWIDTH in pixels", hint="write it like --size 64x64")
+    return [f"data.height={height}", f"data.width={width}"]
+
+
 def load_run(config: Path, overrides: Sequence[str] = ()) -> Run:
     """Read and check a `run.toml` with overrides on top; the run's folder is the file's.
 

@@ -85,6 +85,16 @@ def record(run: Run, *, append: bool, name: str = "") -> Report:
         )
 
 
+def import_recordings(run: Run) -> Report:
+    """Import recordings into the run's store."""
+    from ahriuwu_cli.sources.imports import transfer
+
+    source = run.config.data.source
+    named = "recordings" if source is None else source.path
+    with counted(f"import {named}", 1, "recordings") as show:
+        return transfer.import_source(run.episodes, run.config.data, run.config.run.seed, progress=show)
+
+
 def _recording_agent(run: Run, name: str) -> Policy:
     """The checkpoint that `data.policy` names, checked against the environment it is to play."""
     runtime = _runtime(run)

@@ -37,9 +37,8 @@ class VideoSource:
         first = 0 if start is None else int(np.searchsorted(times, start - margin))
         last = len(times) if stop is None else int(np.searchsorted(times, stop - margin))
         if first >= last:
-            raise RecordingError(
-                name or path.name, f"no frame from {start:g} to {stop:g} s; it ends at {times[-1]:g} s"
-            )
+            span = f"from {start or 0:g} to {'the end' if stop is None else f'{stop:g} s'}"
+            raise RecordingError(name or path.name, f"no frame {span}; the last one is at {times[-1]:g} s")
         self._frames, self._first = VideoFrames(path, stamps), first
         self._times = times[first:last]
 

@@ -1,0 +1,52 @@
+"""Which kinds of recordings can be imported: a module for each, which is an Importer (protocol.py)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+from ahriuwu_cli.core.errors import InputError
+from ahriuwu_cli.core.registry import Registry
+from ahriuwu_cli.sources.imports.protocol import Importer
+
+HERE = "ahriuwu_cli.sources.imports"
+KINDS = Registry(
+    "importers",
+    {
+        "video": f"{HERE}.video:VideoImporter",
+    },
+    what="kind of recordings",
+)
+"""By name. Other packages add to them by entry points of the group `ahriuwu.importers`."""
+AUTO = "auto"
+
+
+def importer(kind: str) -> Importer:
+    """The importer of a kind.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    try:
+        found = KINDS.load(kind)
+    except (ValueError, ImportError, AttributeError) as error:
+        raise InputError(str(error), hint="see `ahriuwu data import --help`, or give --kind auto") from error
+    return cast("Importer", found())
+
+
+def detected(source: Path) -> tuple[Importer, str]:
+    """The one importer that knows `source`, and what it saw.
+
+    Raises:
+        InputError: none does, or several do.
+    """
+    found = [(kind, each, seen) for kind in KINDS.names() if (seen := (each := importer(kind)).detect(source))]
+    if len(found) == 1:
+        return found[0][1], found[0][2]
+    if not found:
+        raise InputError(
+            f"{source} is of no kind that is known: {', '.join(KINDS.names())}",
+            hint="give the kind by name to be told what it misses, or write an importer (README, Importers)",
+        )
+    seen = "; ".join(f"{kind}: {what}" for kind, _, what in found)
+    raise InputError(f"{source} may be of several kinds ({seen})", hint="give the kind by name")
