@@ -87,7 +87,8 @@ def import_(
     from ahriuwu_cli.pipeline.config import as_overrides, load_data_run, size_overrides
 
     flags = {"kind": kind, "path": None if source is None else str(source), "mapping": mapping}
-    values = as_overrides({f"data.source.{name}": value for name, value in flags.items()})
+    values = ["data.env="] if config is None and not Path("run.toml").exists() else []
+    values += as_overrides({f"data.source.{name}": value for name, value in flags.items()})
     values += as_overrides({"data.fps": fps, "run.seed": seed}) + size_overrides(size)
     values += [f"data.source.options.{item}" for item in option or ()]
     run = load_data_run(config, [*values, *(overrides or ())], out, preset=True)

@@ -10,7 +10,7 @@ from ahriuwu_cli.core.config import Section
 from ahriuwu_cli.episodes.manifest import Storage
 from ahriuwu_cli.episodes.video import LOSSLESS_PIXELS
 
-NOT_RECORDED = {"num_envs"}
+NOT_RECORDED = {"num_envs", "source"}
 """Keys that leave what is recorded as it is."""
 LONGEST_EPISODE = 100_000
 """Steps of an episode that nothing else ends."""
@@ -89,14 +89,19 @@ class DataSection(Section):
     )
     heldout_fraction: float = Field(default=0.1, gt=0, lt=1, description="share of whole episodes held out")
     task: str = Field(default="play", min_length=1, description="name of the task in the episode store")
-    source: SourceSection | None = Field(default=None, description="where recordings are imported from")
+    source: SourceSection = Field(default_factory=SourceSection)
 
     @model_validator(mode="before")
     @classmethod
     def _recordings_have_no_game(cls, values: Any) -> Any:
-        """Where a source is given, an environment is one that is named."""
-        if isinstance(values, dict) and values.get("source") is not None:
+        """Where a source is given, an environment is one that is named; else there is one."""
+        if not isinstance(values, dict):
+            return values
+        imported = isinstance(values.get("source"), dict) and bool(values["source"].get("path"))
+        if imported:
             return {"env": "", **values}
+        if values.get("env") == "" and "source" not in values:
+            raise ValueError('data.env is "" and no data.source is given; expected a Gymnasium environment id')
         return values
 
     @property

@@ -144,8 +144,14 @@ def played_environment(run: Run, store: EpisodeStore, task: str | None = None) -
 
     Raises:
         ArtifactError: see `recorded_game`.
+        InputError: the episodes were imported and belong to no game.
     """
     settings = recorded_game(run, store) | run.config.eval.game
+    if not settings["env"]:
+        raise InputError(
+            f"{store.folder} holds recordings of no game that could be played here",
+            hint="judge the dream by `ahriuwu eval rollout`; where there is a game, name it: eval.game = { env = ... }",
+        )
     return run.config.data.model_copy(update={**settings, "task": task or run.config.data.task})
 
 

@@ -89,9 +89,7 @@ def import_recordings(run: Run) -> Report:
     """Import recordings into the run's store."""
     from ahriuwu_cli.sources.imports import transfer
 
-    source = run.config.data.source
-    named = "recordings" if source is None else source.path
-    with counted(f"import {named}", 1, "recordings") as show:
+    with counted("import", 0, "recordings") as show:
         return transfer.import_source(run.episodes, run.config.data, run.config.run.seed, progress=show)
 
 

@@ -112,7 +112,7 @@ def key_faults(text: str) -> list[str]:
     said = (
         [key for key in KEY.findall(text) if key.rpartition(".")[2] not in (*NO_SETTINGS, "key")] if " " in text else []
     )
-    return [key for key in said if key not in settings()]
+    return [key for key in said if key not in settings() and not key.startswith("data.source.options.")]
 
 
 # ---------------------------------------------------------------- does it exist?

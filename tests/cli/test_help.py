@@ -29,9 +29,11 @@ TREE = dict(commands(typer.main.get_command(app)))
 
 def test_the_tree_is_whole() -> None:
     leaves = {" ".join(path) for path, command in TREE.items() if not getattr(command, "commands", None)}
-    wanted = "init; data record; data info; data view; data split; tokenizer train; latents build; latents pack; "
-    wanted += "dynamics train; agent finetune; imagine train; eval rollout; eval agent; improve; ablate; study run; "
-    wanted += "study figure; study table; tune; bench tokenizer; bench dynamics; bench sampler; bench latents; "
+    wanted = "init; data record; data import; data info; data view; data split; tokenizer train; latents build; "
+    wanted += "latents pack; dynamics train; agent finetune; imagine train; eval rollout; eval agent; improve; ablate; "
+    wanted += (
+        "study run; study figure; study table; tune; bench tokenizer; bench dynamics; bench sampler; bench latents; "
+    )
     wanted += "doctor; demo"
     assert leaves == set(wanted.split("; "))
 

@@ -141,7 +141,8 @@ def _switched(switch: Switch, rule: Aggregate, edges: np.ndarray) -> np.ndarray:
     at_start = state[first]
     if rule == "any":
         downs = np.concatenate([[0], np.cumsum(switch.down)])
-        return np.asarray(at_start | (downs[stop] > downs[first]))
+        begun = np.searchsorted(times, edges[:-1], side="left")  # what goes down and up right at the frame counts
+        return np.asarray(at_start | (downs[stop] > downs[begun]))
     # seconds that it was down up to each change, and in between
     marks = np.concatenate([[min(edges[0], times[0] if len(times) else edges[0])], times])
     total = np.concatenate([[0.0], np.cumsum(np.diff(marks) * state[:-1])])

@@ -78,7 +78,6 @@ class Cutter:
     """
 
     def __init__(self, data: DataSection, action: ActionSpec, frame: FrameSpec) -> None:
-        assert data.source is not None
         self._data, self._source, self._action, self._frame = data, data.source, action, frame
 
     def pieces(self, name: str, recorded: Recorded, shares: Sequence[Share] = WHOLE) -> list[Piece]:

@@ -30,7 +30,7 @@ def importer(kind: str) -> Importer:
     try:
         found = KINDS.load(kind)
     except (ValueError, ImportError, AttributeError) as error:
-        raise InputError(str(error), hint="see `ahriuwu data import --help`, or give --kind auto") from error
+        raise InputError(str(error), hint="see `ahriuwu data import --help`, or give auto") from error
     return cast("Importer", found())
 
 

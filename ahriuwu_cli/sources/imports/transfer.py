@@ -23,6 +23,7 @@ from ahriuwu_cli.episodes.config import DataSection, SourceSection
 from ahriuwu_cli.episodes.manifest import Origin, SplitRule
 from ahriuwu_cli.episodes.recording import Recording
 from ahriuwu_cli.episodes.store import EpisodeStore
+from ahriuwu_cli.games.environment import make_env
 from ahriuwu_cli.sources.imports.clock import usual_interval
 from ahriuwu_cli.sources.imports.episodes import WHOLE, Cutter, Piece, shares_of
 from ahriuwu_cli.sources.imports.mapping import read_mapping
@@ -89,7 +90,7 @@ def import_source(folder: Path, data: DataSection, seed: int, progress: Progress
         TrainingInterrupted: Ctrl-C or SIGTERM; those before it are stored.
     """
     settings = data.source
-    if settings is None or not settings.path:
+    if not settings.path:
         raise InputError(
             "no source is named", hint="give it: `ahriuwu data import KIND SOURCE`, or set data.source.path"
         )
@@ -102,12 +103,13 @@ def import_source(folder: Path, data: DataSection, seed: int, progress: Progress
     source = kind.open_source(path, settings.options | ({"mapping": settings.mapping} if settings.mapping else {}))
     if not source.recordings and not source.defects:
         raise InputError(f"{path} has no {kind.KIND} recording", hint=f"{kind.KIND}: {kind.SAYS}")
+    data, remark = _with_game(data, source.action)
     with exclusive(folder):
         store = _opened(folder)
         work = _Import(folder, store, data, seed, source)
         tally = work.run(progress)
         assert work.store is not None
-        return _report(work.store, path, seen, tally, source)
+        return _report(work.store, [f"{path}: {seen}", *remark, *source.notes, *tally.notes], tally, source)
 
 
 @dataclass
@@ -234,7 +236,6 @@ class _Import:
                 storage=data.kept_as,
             )
         if self._recording is None:
-            assert self._data.source is not None
             self._recording = Recording(self.store, self._data.source.played_by, {})
             self._next_id = self.store.next_number
         return self._recording, f"{self._next_id:06d}"
@@ -253,6 +254,26 @@ def _kind(settings: SourceSection, path: Path) -> tuple[Importer, str]:
         return detected(path)
     kind = importer(settings.kind)
     return kind, kind.detect(path) or f"{kind.KIND}, as it was named"
+
+
+def _with_game(data: DataSection, action: ActionSpec) -> tuple[DataSection, list[str]]:
+    """The settings with an environment only where it takes the actions of the recordings; else why it does not."""
+    if not data.env:
+        return data, []
+    try:
+        env = make_env(data)
+        taken = env.action_spec
+        env.close()
+    except AhriuwuError as error:
+        reason = error.message
+    else:
+        parts = tuple(part.model_copy(update={"aggregate": None, "labels": ()}) for part in action.components)
+        wanted = tuple(part.model_copy(update={"labels": ()}) for part in taken.components)
+        if parts == wanted:
+            return data, []
+        reason = f"it takes other actions: {', '.join(part.name for part in taken.components)}"
+    note = f"data.env {data.env} is not the game of these recordings: {reason}; they are stored without one"
+    return data.model_copy(update={"env": "", "env_options": {}}), [note]
 
 
 def _opened(folder: Path) -> EpisodeStore | None:
@@ -309,10 +330,9 @@ def _require_text(name: str) -> None:
         raise RecordingError(name.encode("utf-8", "replace").decode(), "its name is no UTF-8") from error
 
 
-def _report(store: EpisodeStore, path: Path, seen: str, tally: _Tally, source: Source) -> Report:
+def _report(store: EpisodeStore, notes: list[str], tally: _Tally, source: Source) -> Report:
     """What was imported, what was left out and why."""
     spec = store.frame_spec
-    notes = [f"{path}: {seen}", *source.notes, *tally.notes]
     if tally.present:
         notes.append(f"{tally.present} recordings were there already")
     timing = ", ".join(
