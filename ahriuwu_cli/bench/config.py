@@ -116,7 +116,7 @@ class BenchConfig(Section):
     """All that is measured. Compare on equal work: change a value here and in the other system."""
 
     run: RunSection = Field(
-        default_factory=lambda: RunSection(name=REFERENCE, device="cpu", precision="fp32", threads=2)
+        default_factory=lambda: RunSection(name=REFERENCE, device="cpu", precision="fp32", threads=2, loader_workers=0)
     )
     timing: TimingSection = Field(default_factory=TimingSection)
     frame: FrameWork = Field(default_factory=FrameWork)

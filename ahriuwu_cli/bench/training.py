@@ -109,7 +109,8 @@ def measure_training(
         assert outcome.fault is None, outcome.fault
         session.step += 1
 
-    seconds = measure(step, timing.repeats, timing.warmup, runtime.device, between=machine.sample)
+    with session.loader:
+        seconds = measure(step, timing.repeats, timing.warmup, runtime.device, between=machine.sample)
     batches = settings.accumulate
     item = Item(
         work.name,
@@ -122,4 +123,5 @@ def measure_training(
     )
     findings.items.append(item)
     if profile:
-        findings.profiles.append(profile_work(work.name, step, runtime.device))
+        with session.loader:
+            findings.profiles.append(profile_work(work.name, step, runtime.device))

@@ -22,11 +22,15 @@ AUTOCAST_DTYPES: dict[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where tensors live, which type matrix products run in (weights stay float32), and whether to compile."""
+    """Where tensors live, which type matrix products run in (weights stay float32), and whether to compile.
+
+    `loader_workers` threads read the batches of a training ahead (see core/training/loader.py).
+    """
 
     device: torch.device
     precision: Precision
     compile: bool = False
+    loader_workers: int = 0
 
     def autocast(self) -> AbstractContextManager[object]:
         """Context in which a forward pass runs in this precision (nothing to do for fp32)."""
@@ -62,7 +66,7 @@ def resolve_runtime(run: RunSection) -> Runtime:
     _probe(device)
     if device.type == "cpu":
         keep_freed_memory()
-    return Runtime(device, _resolve_precision(run.precision, device), run.compile)
+    return Runtime(device, _resolve_precision(run.precision, device), run.compile, run.loader_workers)
 
 
 def apply_threads(run: RunSection) -> None:

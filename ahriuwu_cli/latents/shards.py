@@ -9,6 +9,7 @@ values) when something is first read from it, once in a process. That takes abou
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,7 @@ class Shards:
     def __init__(self, folder: Path, packed: Packed) -> None:
         self._folder, self._packed = folder, packed
         self._handles = [self._open(number) for number in range(len(packed.info.shards))]
+        self._looking = Lock()
         self._looked_at = [False] * len(self._handles)
 
     def rows(self, number: int, name: str, start: int, stop: int) -> np.ndarray:
@@ -49,9 +51,10 @@ class Shards:
             ArtifactError: the shard was changed since it was packed.
             DataError: a value in it is not finite or outside its spec.
         """
-        if not self._looked_at[number]:
-            self._look_at(number)
-            self._looked_at[number] = True
+        with self._looking:  # one thread at a shard; the others wait for what it says
+            if not self._looked_at[number]:
+                self._look_at(number)
+                self._looked_at[number] = True
         return np.array(self._handles[number].get_slice(name)[start:stop])
 
     def _open(self, number: int) -> Any:

@@ -31,15 +31,16 @@ def bf16(monkeypatch):
 
 def test_auto_without_a_gpu_is_the_cpu(no_gpu, bf16):
     bf16(True)
-    assert resolve_runtime(RunSection()) == Runtime(CPU, "bf16")
+    assert resolve_runtime(RunSection(loader_workers=0)) == Runtime(CPU, "bf16")
     bf16(False)
-    assert resolve_runtime(RunSection()) == Runtime(CPU, "fp32")
+    assert resolve_runtime(RunSection(loader_workers=0)) == Runtime(CPU, "fp32")
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_precision_that_is_asked_for_is_given(no_gpu, bf16, precision):
     bf16(True)
-    assert resolve_runtime(RunSection(device="cpu", precision=precision)) == Runtime(CPU, precision)
+    run = RunSection(device="cpu", precision=precision, loader_workers=3)
+    assert resolve_runtime(run) == Runtime(CPU, precision, loader_workers=3)
 
 
 def test_bf16_without_hardware_is_refused(no_gpu, bf16):

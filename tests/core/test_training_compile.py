@@ -251,4 +251,5 @@ def test_the_result_can_be_read_by_a_module_that_is_not_compiled(tmp_path, toy, 
 
 def test_the_flag_is_off_unless_asked_for():
     assert not resolve_runtime(RunSection(device="cpu", precision="fp32")).compile
-    assert resolve_runtime(RunSection(device="cpu", precision="fp32", compile=True)) == COMPILED
+    run = RunSection(device="cpu", precision="fp32", compile=True, loader_workers=0)
+    assert resolve_runtime(run) == COMPILED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -251,3 +252,19 @@ def test_batches_are_drawn_by_the_step(packed_run, cpu_runtime, draws_by_step):
 
     draws_by_step(make)
     assert make(0).state() == StageState()
+
+
+def test_results_are_the_same_however_many_read_ahead(packed_run, cpu_runtime, tmp_path):
+    """Also where the end of training moves, with which batches become long: what was read ahead is not used then."""
+    settings = {"steps": 24, "heldout_every": 3, "patience": 1, "min_gain": 0.9, "warmup_steps": 1, "accumulate": 2}
+    section = packed_run.config.dynamics
+    lengths = {"long_every": 100, "long_only_fraction": 0.5}
+    section = section.model_copy(update={"train": section.train.model_copy(update=settings), **lengths})
+    prints, ends = set(), []
+    for workers in (0, 1, 4):
+        runtime, folder = replace(cpu_runtime, loader_workers=workers), tmp_path / str(workers)
+        header = train_dynamics(section, packed_run.packed, folder, runtime, seed=1, resume=False).header
+        prints.add((header.fingerprint, read_header(folder / "dynamics.state.safetensors", "state").fingerprint))
+        ends.append(header.info["steps"])
+    assert len(prints) == 1
+    assert ends[0] < 12 and batch_shape(section, ends[0] - 1, ends[0]) != batch_shape(section, ends[0] - 1)

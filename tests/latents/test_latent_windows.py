@@ -6,6 +6,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -388,3 +389,15 @@ def test_a_sampler_asks_for_no_latent(by_hand, monkeypatch: pytest.MonkeyPatch) 
     source.sampler.draw_ended(rng, 9, 3)
     source.sampler.draw_contexts(rng, 9, 3, num_relevant=4)
     assert asked == {"reward", "terminal"}
+
+
+def test_threads_read_what_one_reads(by_hand) -> None:
+    """Windows of all shards at once, from shards that nobody has looked at yet."""
+    alone = LatentWindows(by_hand.packed, "train")
+    drawn = [alone.sampler.draw(batch_generator(0, step), 20, 4) for step in range(60)]
+    expected = [alone.read(places, 4) for places in drawn]
+    together = LatentWindows(by_hand.packed, "train")
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda places: together.read(places, 4), drawn))
+    for left, right in zip(expected, found, strict=True):
+        assert all(torch.equal(value, vars(right)[name]) for name, value in vars(left).items())

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from ahriuwu_cli.core.artifact import read_header
 from ahriuwu_cli.core.device import Runtime
-from ahriuwu_cli.core.errors import ConfigError, DeviceError
+from ahriuwu_cli.core.errors import ConfigError, DataError, DeviceError
 from ahriuwu_cli.core.specs import FrameSpec
+from ahriuwu_cli.core.training.batches import batch_generator
 from ahriuwu_cli.core.training.sinks import read_metrics
 from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.tokenizer import train as module
 from ahriuwu_cli.tokenizer.checkpoint import load_tokenizer
+from ahriuwu_cli.tokenizer.clips import Clip, ClipReader, ClipSampler
 from ahriuwu_cli.tokenizer.cnn import CnnTokenizer
 from ahriuwu_cli.tokenizer.config import TokenizerSection
 from ahriuwu_cli.tokenizer.statistics import latent_statistics
@@ -198,3 +202,37 @@ def test_latent_statistics_stand_at_every_log_point_and_only_there(
 def test_batches_are_drawn_by_the_step(episodes: Path, draws_by_step: Callable) -> None:
     """Pitfall 14."""
     draws_by_step(lambda seed: TokenizerStage(section(), episodes, CPU, seed=seed))
+
+
+def test_results_are_the_same_however_many_read_ahead(episodes: Path, tmp_path: Path, no_tensorboard: None) -> None:
+    prints = set()
+    for workers in (0, 1, 4):
+        runtime, folder = replace(CPU, loader_workers=workers), tmp_path / str(workers)
+        train = {"steps": 9, "batch_size": 4, "learning_rate": 1e-3, "accumulate": 2}
+        header = train_tokenizer(section(train=train), episodes, folder, runtime, seed=1, resume=False).header
+        prints.add((header.fingerprint, read_header(folder / "tokenizer.state.safetensors", "state").fingerprint))
+    assert len(prints) == 1
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_frames_that_change_under_a_training_end_it_with_a_clear_error(
+    episodes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_tensorboard: None, workers: int
+) -> None:
+    """Nothing is written over: the last checkpoint is whole and training can go on from it."""
+    train = {"steps": 30, "batch_size": 4, "learning_rate": 1e-3, "checkpoint_every": 5}
+    runtime, read = replace(CPU, loader_workers=workers), ClipReader.read
+
+    def broken(self: ClipReader, clips: list[Clip]) -> torch.Tensor:
+        if clips == ClipSampler(self._store, 1).draw(batch_generator(1, 13), 4):
+            raise DataError("000003.mp4: frame 2 of 4 is damaged", hint="restore the file, or make it again")
+        return read(self, clips)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ClipReader, "read", broken)
+        with pytest.raises(DataError, match="frame 2 of 4 is damaged"):
+            train_tokenizer(section(train=train), episodes, tmp_path / "x", runtime, seed=1, resume=False)
+    assert read_header(tmp_path / "x" / "tokenizer.state.safetensors", "state").info["step"] == 10
+    assert not (tmp_path / "x" / "tokenizer.safetensors").exists()
+    found = train_tokenizer(section(train=train), episodes, tmp_path / "x", runtime, seed=1, resume=True)
+    whole = train_tokenizer(section(train=train), episodes, tmp_path / "whole", CPU, seed=1, resume=False)
+    assert found.header.fingerprint == whole.header.fingerprint

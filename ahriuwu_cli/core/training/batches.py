@@ -36,9 +36,13 @@ def batch_generator(seed: int, step: int, part: int = 0) -> np.random.Generator:
 class Batch:
     """Tensors, other batches, or None where a step needs no such thing; one without fields for stages without data."""
 
-    def to(self, device: torch.device) -> Self:
-        """The same batch on a device."""
-        return self._mapped(lambda tensor: tensor.to(device))
+    def to(self, device: torch.device, *, non_blocking: bool = False) -> Self:
+        """The same batch on a device; with `non_blocking` a copy from pinned memory goes on beside what follows."""
+        return self._mapped(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pinned(self) -> Self:
+        """The same batch in memory that a CUDA device can copy from by itself."""
+        return self._mapped(lambda tensor: tensor.pin_memory())
 
     def _mapped(self, change: Callable[[Tensor], Tensor]) -> Self:
         values = {field.name: getattr(self, field.name) for field in fields(self)}

@@ -20,6 +20,13 @@ class RunSection(Section):
         default="auto", description="autocast type; auto takes bf16 where the hardware has it, else fp32"
     )
     threads: int = Field(default=0, ge=0, le=1024, description="CPU threads; 0 leaves torch's choice")
+    loader_workers: int = Field(
+        default=2,
+        ge=0,
+        le=64,
+        description="threads that read batches while others are trained on, at most one batch more than threads ahead; "
+        "0: a step reads its own; results are the same",
+    )
     minutes: float = Field(
         default=0.0,
         ge=0,

@@ -133,6 +133,7 @@ def _train(
         Sinks(
             stage.kind, files.metrics, files.tensorboard, session.step, session.total, session.stopwatch, session.means
         ) as sinks,
+        session.loader,
     ):
         saved = Checkpoints(files, session, earlier, sinks.settle)
         sinks.warn(session.step, difference, keep=False)

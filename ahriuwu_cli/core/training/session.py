@@ -16,6 +16,7 @@ from ahriuwu_cli.core.training.config import TrainSettings
 from ahriuwu_cli.core.training.course import Course
 from ahriuwu_cli.core.training.generators import generator_states, restore_generators
 from ahriuwu_cli.core.training.heldout import Evaluation
+from ahriuwu_cli.core.training.loader import Loader
 from ahriuwu_cli.core.training.optimizer import Optimizer, hidden_matrices
 from ahriuwu_cli.core.training.recompute import learning_parts, set_recompute
 from ahriuwu_cli.core.training.sinks import Means
@@ -41,6 +42,7 @@ class Session:
         watch: what has been seen of the diseases it knows.
         parameters: what learns, by name.
         average: its moving average; None without `ema_decay`.
+        loader: gives batches; whoever takes steps leaves it as a context.
         compiled: what runs compiled code; None for nothing.
     """
 
@@ -63,6 +65,7 @@ class Session:
     optimizer: Optimizer = field(init=False)
     average: WeightAverage | None = field(init=False)
     scaler: torch.amp.GradScaler | None = field(init=False)
+    loader: Loader = field(init=False)
     compiled: CompiledBlocks | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -80,6 +83,8 @@ class Session:
         self.optimizer = Optimizer(self.parameters, self.settings, hidden)
         decay = self.settings.ema_decay
         self.average = WeightAverage(self.parameters, decay) if decay else None
+        read, parts = self.stage.batch, self.settings.accumulate
+        self.loader = Loader(read, parts, self.runtime.device, self.runtime.loader_workers)
         self.scaler = torch.amp.GradScaler(self.runtime.device.type) if self.runtime.precision == "fp16" else None
 
     def compile(self, tell: Tell) -> None:
@@ -92,9 +97,10 @@ class Session:
         return self.course.total(self.settings)
 
     def tell_plan(self) -> None:
-        """Let a stage that must know it know `total`."""
+        """Let the loader and a stage that must know it know `total`."""
         if isinstance(self.stage, PlannedStage):
             self.stage.plan(self.total)
+        self.loader.plan(self.total)
 
     def judge(self, found: Evaluation) -> bool:
         """Take in a measurement of the weights as they are; True when the end of training has moved."""

@@ -99,7 +99,7 @@ def _backward(session: Session) -> tuple[Tensor, list[dict[str, Tensor | float]]
     count, scaler = session.settings.accumulate, session.scaler
     losses, metrics = [], []
     for part in range(count):
-        batch = session.stage.batch(session.step, part).to(session.runtime.device)
+        batch = session.loader.take(session.step, part)
         with session.runtime.autocast():
             loss, found = session.stage.loss(session.step, batch)
         assert loss.ndim == 0, f"a stage's loss is a scalar, found shape {tuple(loss.shape)}"

@@ -14,7 +14,7 @@ from ahriuwu_cli.experiments.settings import differences, flat, in_words
 from ahriuwu_cli.experiments.study.plan import Plan
 
 FROZEN_NAME = "frozen.json"
-FREE = {"run.seed", "run.name", "run.device", "run.threads", "run.compile"}
+FREE = {"run.seed", "run.name", "run.device", "run.threads", "run.loader_workers", "run.compile"}
 """Keys that every seed sets, or that say where it runs."""
 
 

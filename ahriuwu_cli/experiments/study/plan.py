@@ -19,7 +19,7 @@ EXAMPLE = "examples/lavagap/study.toml"
 CHANGEABLE = "agent."
 """Where the baseline from scratch may differ: its data and the sizes of its transformer are those of the others."""
 RATE = "agent.train.learning_rate"
-PER_GAME = ("run.name", "run.device", "run.threads", "run.compile", "data.")
+PER_GAME = ("run.name", "run.device", "run.threads", "run.loader_workers", "run.compile", "data.")
 """What may differ between games that share a preset: their data, and the machine they are run on (pitfall 38)."""
 USUAL = ("random", "repeat-last", "dataset", "scratch", "bc", "imagination")
 """Who belongs into every table."""
@@ -54,7 +54,7 @@ class Settings(Section):
         default=None,
         min_length=1,
         description="settings that games share, beside this file; the run's config may then have [data] only, and of "
-        "[run] the name, device, threads and compile",
+        "[run] the name, device, threads, loader_workers and compile",
     )
     seeds: list[int] = Field(description="training seeds; each also draws its own evaluation episodes")
     whole_roads: bool = Field(

@@ -42,7 +42,7 @@ from ahriuwu_cli.pipeline.unfinished import recording_left
 
 ROAD = ("run", "data", "tokenizer", "latents", "dynamics", "agent")
 """Sections in the order of the road: what is judged depends on its own and those before."""
-FREE = ("run.name", "run.device", "run.threads", "run.compile", "run.seed")
+FREE = ("run.name", "run.device", "run.threads", "run.loader_workers", "run.compile", "run.seed")
 """Keys that may change between calls: where it runs; trials have a seed of their own."""
 SHARED: tuple[Kind, ...] = ("episodes", "packed", "dynamics")
 """What trials may share."""
