@@ -23,6 +23,8 @@ LARGEST_TRACK = 1 << 31
 """Bytes of an array that is read whole: actions, rewards, ends."""
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 NUMBERS = "biuf"
+NUMBER = "{i}"
+"""In a path: the number of a row, where each row is an array of its own."""
 
 
 def h5py() -> Any:
@@ -169,15 +171,16 @@ def _parts(path: str) -> list[str]:
 
 
 class Hdf5Pictures:
-    """Pictures in an array of a file: (M, ...) bytes, or one encoded picture a row; see FrameSource.
+    """Pictures in an array of a file, a row each, or an array each; see FrameSource.
 
     Args:
         file: opened; closed by the last one that reads it (`close`).
-        path: of the array.
+        path: of the array; with NUMBER in it: of the array of a row.
         rows: of each frame.
         times: of each frame.
         encoded: rows are the bytes of picture files.
-        turned: what makes a picture, RGB or grey, of a row that is none yet; None where it is one.
+        turned: what makes bytes in the shape of a picture of a row's values; ValueError where it cannot.
+        bgr: colours are in that order.
     """
 
     def __init__(
@@ -188,31 +191,41 @@ class Hdf5Pictures:
         times: np.ndarray,
         *,
         encoded: bool,
-        turned: Callable[[np.ndarray], np.ndarray] | None = None,
+        turned: Callable[[np.ndarray], np.ndarray] = np.asarray,
+        bgr: bool = False,
     ) -> None:
         self._file, self._path, self._rows, self.times = file, path, rows, times
-        self._encoded, self._turned, self._array = encoded, turned, file.array(path)
-        size = int(np.prod(self._array.shape[1:], dtype=np.float64))
-        if size > 4 * LARGEST_PICTURE:
-            raise RecordingError(file.name, f"{path} has rows of {size:,} numbers, too many for a picture")
+        self._encoded, self._turned, self._bgr = encoded, turned, bgr
+        self._array = None if NUMBER in path else file.array(path)
 
     def chosen(self, numbers: Iterable[int]) -> Iterator[np.ndarray]:
         """See FrameSource."""
         for number in numbers:
             row = self._rows[number]
-            with self._file.reading(f"{self._path}[{row}]"):
-                values = np.asarray(self._array[row])
-            yield self._picture(values, row)
+            picture = self._picture(self._values(row), row)
+            yield picture[..., ::-1] if self._bgr and picture.ndim == 3 else picture
 
     def close(self) -> None:
         """See FrameSource."""
         self._file.close()
 
+    def _values(self, row: int) -> np.ndarray:
+        path = self._path.replace(NUMBER, str(row))
+        array = self._file.array(path) if self._array is None else self._array
+        with self._file.reading(f"{path}, row {row}"):
+            shape = array.shape if self._array is None else array.shape[1:]
+            if np.prod(shape, dtype=np.float64) > 4 * LARGEST_PICTURE:
+                raise RecordingError(self._file.name, f"{path} has the shape {array.shape}, too large for pictures")
+            return np.asarray(array[()] if self._array is None else array[row])
+
     def _picture(self, values: np.ndarray, row: int) -> np.ndarray:
         name = self._file.name
         if self._encoded:
-            data = values.tobytes() if values.dtype == np.uint8 else values.item() if values.ndim == 0 else b""
+            data = values.tobytes() if values.dtype == np.uint8 else values.item() if values.ndim == 0 else None
             if not isinstance(data, bytes):
                 raise RecordingError(name, f"{self._path} holds no picture", row)
             return decode_picture(data, name, row)
-        return as_picture(values if self._turned is None else self._turned(values), name, row)
+        try:
+            return as_picture(self._turned(values), name, row)
+        except ValueError as error:
+            raise RecordingError(name, f"{self._path}: {error}", row) from error

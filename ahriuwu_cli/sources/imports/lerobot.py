@@ -3,9 +3,7 @@
 Shapes: n rows of an episode, D columns of an action.
 
 Row t holds frame t, the action taken on seeing it, and in `next.reward` what came back with frame t + 1; the frame that
-the last action led to is not recorded, so the last action falls away. Where the episode ended there (`next.done`), the
-last frame that there is counts as its end, and what came back with the missing one is credited to it: else the reward
-that many episodes have, at their end, would be lost.
+the last action led to is not recorded, so the last action falls away (steps.py has what becomes of its reward).
 
 Decision: actions are positions (of joints, as a rule), so what holds at the end of a step is its action; data of deltas
 or velocities needs the option `aggregate`.
@@ -44,6 +42,7 @@ from ahriuwu_cli.sources.imports.parquet import (
     whole_column,
 )
 from ahriuwu_cli.sources.imports.protocol import Found, FrameSource, Happenings, Recorded, RecordingError, Rows, Source
+from ahriuwu_cli.sources.imports.steps import with_next_frame
 from ahriuwu_cli.sources.imports.tiles import Tiles, choose_cameras
 
 KIND = "lerobot"
@@ -216,16 +215,12 @@ def _camera(data: _DataSet, listed: Listed, key: str, start: int, times: np.ndar
 
 
 def _reward(name: str, values: np.ndarray | None, times: np.ndarray, start: int, *, ended: bool) -> Happenings | None:
-    """Rewards at the times of the frames that they came with; see the module."""
     if values is None:
         return None
     if not np.isfinite(values).all():
         place = int(np.argmin(np.isfinite(values)))
         raise RecordingError(name, f"{REWARD} is {values[place]}; expected a number", row=start + place)
-    came = values[:-1].astype(np.float32)
-    if ended:
-        came[-1] += np.float32(values[-1])
-    return Happenings(times[1:], came[:, None])
+    return with_next_frame(values[:, None], times, ended=ended)
 
 
 def _task(data: _DataSet, listed: Listed, numbers: np.ndarray | None, start: int) -> str | None:

@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 
 from ahriuwu_cli.core.errors import InputError
-from ahriuwu_cli.core.specs import WIDEST_BOUND, ActionComponent, ActionSpec, Aggregate, are_apart
+from ahriuwu_cli.core.specs import ActionComponent, ActionSpec, Aggregate
 from ahriuwu_cli.sources.imports.fields import Entry, describing, read_json, read_lines
 from ahriuwu_cli.sources.imports.folders import named_path
 from ahriuwu_cli.sources.imports.lerobot_episodes import HINT, INFO, Feature, Info
 from ahriuwu_cli.sources.imports.parquet import each_batch
 from ahriuwu_cli.sources.imports.protocol import RecordingError
+from ahriuwu_cli.sources.imports.ranges import LARGEST_ACTION, with_width
 
 Bounds = tuple[np.ndarray, np.ndarray]
 """Lowest and highest value of each column, (D,) float64 each; infinite the wrong way round where none was seen."""
 WIDEST_ACTION = 4096
-LARGEST_ACTION = 0.1 * WIDEST_BOUND
 NUMBERS = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "bool")
 
 
@@ -77,14 +77,14 @@ def make_spec(key: str, labels: tuple[str, ...], bounds: Bounds, rule: Aggregate
             f"{key} goes from {lows.min():g} to {highs.max():g}; expected numbers up to {LARGEST_ACTION:g}", hint=HINT
         )
     if not apart:
-        low, high = _with_width(float(lows.min()), float(highs.max()))
+        low, high = with_width(float(lows.min()), float(highs.max()))
         part = ActionComponent(
             name=key, type="continuous", dim=len(lows), low=low, high=high, labels=labels, aggregate=rule
         )
         return ActionSpec(components=(part,))
     parts = []
     for column, (lowest, highest) in enumerate(zip(lows.tolist(), highs.tolist(), strict=True)):
-        low, high = _with_width(lowest, highest)
+        low, high = with_width(lowest, highest)
         name = f"{key}/{column}"
         parts.append(
             ActionComponent(
@@ -92,17 +92,6 @@ def make_spec(key: str, labels: tuple[str, ...], bounds: Bounds, rule: Aggregate
             )
         )
     return ActionSpec(components=tuple(parts))
-
-
-def _with_width(low: float, high: float) -> tuple[float, float]:
-    """Bounds as 32-bit numbers hold them, rounded outwards, and apart."""
-    low = float(np.nextafter(np.float32(low), np.float32(-np.inf))) if np.float32(low) > low else float(np.float32(low))
-    high = (
-        float(np.nextafter(np.float32(high), np.float32(np.inf)))
-        if np.float32(high) < high
-        else float(np.float32(high))
-    )
-    return (low, high) if are_apart(low, high) else (low - 1, high + 1)
 
 
 # ---------------------------------------------------------------- bounds

@@ -16,10 +16,10 @@ from ahriuwu_cli.core.specs import LARGEST, ActionComponent, ActionSpec, Aggrega
 from ahriuwu_cli.episodes.actions import ActionRange, offence
 from ahriuwu_cli.sources.imports.npz_chunks import Part, Stretch
 from ahriuwu_cli.sources.imports.protocol import RecordingError
+from ahriuwu_cli.sources.imports.ranges import LARGEST_ACTION, usual_range
 
 ACTION = "action"
 WIDEST_ACTION = 4096
-LARGEST_ACTION = 1e9
 Alignment = Literal["led", "chosen"]
 """Row t holds the action that led to frame t, or the one that was chosen on seeing it."""
 
@@ -176,7 +176,7 @@ def make_spec(seen: Survey, num_actions: int | None, rule: Aggregate) -> ActionS
     elif seen.whole and seen.low.min() >= 0 and seen.high.max() <= 1 and seen.busy:
         part = ActionComponent(name=ACTION, type="binary", dim=seen.width, aggregate="any")
     else:
-        low, high = min(-1.0, float(np.float32(seen.low.min()))), max(1.0, float(np.float32(seen.high.max())))
+        low, high = usual_range(float(seen.low.min()), float(seen.high.max()))
         part = ActionComponent(name=ACTION, type="continuous", dim=seen.width, low=low, high=high, aggregate=rule)
     return ActionSpec(components=(part,))
 
