@@ -65,20 +65,14 @@ class OwamcapImporter:
         paths = _files(source)
         if not paths:
             raise InputError(f"{source} has no .mcap file", hint="give the folder that the .mcap files are in, or one")
-        pressed: set[int] = set()
-        for path in paths:
-            with suppress(RecordingError):  # told when it is opened
-                events = DesktopEvents()
-                for message in messages(path, path.name, KEYS):
-                    events.add(message)
-                pressed |= events.keys.seen()
+        pressed, fps = _looked_through(paths)
         keys = _chosen_keys(pressed, chosen.keys)
         root = source if source.is_dir() else source.parent
         found = [
             Found(shown(path, source), _bytes_of(path), OwamcapFile(path, shown(path, source), root, keys).open)
             for path in paths
         ]
-        return Source(action=_action(keys, chosen.farthest), recordings=found)
+        return Source(action=_action(keys, chosen.farthest), recordings=found, fps=fps)
 
 
 def _files(source: Path) -> list[Path]:
@@ -97,6 +91,23 @@ def _is(path: Path) -> bool:
 def _bytes_of(path: Path) -> tuple[Path, ...]:
     video = path.with_suffix(".mkv")
     return (path, video) if video.is_file() else (path,)
+
+
+def _looked_through(paths: list[Path]) -> tuple[set[int], float | None]:
+    """Codes of the keys that were pressed in any recording, and the frame rate of the first one that can be read."""
+    pressed: set[int] = set()
+    fps = None
+    for path in paths:
+        with suppress(RecordingError):  # told when it is opened
+            events, screens = DesktopEvents(), Screens()
+            for message in messages(path, path.name, KEYS if fps else {*KEYS, SCREEN}):
+                if message.kind == SCREEN:
+                    screens.add(message.entry, message.time)
+                else:
+                    events.add(message)
+            pressed |= events.keys.seen()
+            fps = fps or screens.rate()
+    return pressed, fps
 
 
 def _chosen_keys(pressed: set[int], names: list[str]) -> list[int]:
@@ -207,6 +218,11 @@ class Screens:
         self.rows.append(entry.row or 0)
         self._stamps.append(reference.whole(stamp, 0, 1 << 62) * NANO)
         self._seen.append(time)
+
+    def rate(self) -> float | None:
+        """Frames per second of the video, by the stamps of its frames; None where there are fewer than two."""
+        steps = np.diff(np.unique(self._stamps))
+        return round(1 / float(np.median(steps)), 3) if len(steps) else None
 
     def of(self, shown_at: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Numbers of the frames of a video that is shown at such times, and when they were seen, (N,) rising.

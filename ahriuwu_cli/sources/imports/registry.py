@@ -13,7 +13,14 @@ HERE = "ahriuwu_cli.sources.imports"
 KINDS = Registry(
     "importers",
     {
+        "frames": f"{HERE}.picture_folders:FramesImporter",
+        "minerl": f"{HERE}.minerl:MinerlImporter",
+        "owamcap": f"{HERE}.owamcap:OwamcapImporter",
+        "prototype": f"{HERE}.prototype:PrototypeImporter",
+        "prototype-checkpoint": f"{HERE}.prototype_checkpoint:PrototypeCheckpointImporter",
+        "prototype-latents": f"{HERE}.prototype_latents:PrototypeLatentsImporter",
         "video": f"{HERE}.video:VideoImporter",
+        "vpt": f"{HERE}.vpt:VptImporter",
     },
     what="kind of recordings",
 )

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from imported import imported, write_play
 
 from ahriuwu_cli.core.errors import DataError, InputError
-from ahriuwu_cli.episodes.video import RATE, write_video
 from ahriuwu_cli.sources.imports.archive import Archive
 from ahriuwu_cli.sources.imports.minerl import KEYS, MinerlImporter
 from ahriuwu_cli.sources.imports.protocol import Recorded, RecordingError, Rows, Source
 
-STEPS, BEFORE, SIDE = 20, 3, 32
+STEPS, BEFORE, RATE = 20, 3, 20
 Arrays = dict[str, np.ndarray]
 
 
@@ -39,8 +39,7 @@ def arrays(*, crafts: bool = True) -> Arrays:
 
 def write(folder: Path, change: Callable[[Arrays], object] | None = None, frames: int = STEPS + 1 + BEFORE) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    images = np.arange(frames, dtype=np.uint8)[:, None, None, None] * np.ones((1, SIDE, SIDE, 3), np.uint8)
-    write_video(folder / "recording.mp4", [images], SIDE, SIDE)
+    write_play(folder / "recording.mp4", np.arange(frames), RATE)
     content = arrays(crafts="Treechop" not in folder.parent.name)
     if change:
         change(content)
@@ -196,3 +195,18 @@ def test_a_damaged_archive_is_read_or_told(
             archive.array(name)
     except RecordingError as error:
         str(error).encode()
+
+
+def test_a_recording_becomes_an_episode(tmp_path: Path) -> None:
+    write(tmp_path / "in" / "MineRLObtainDiamond-v0" / "a")
+    write(tmp_path / "in" / "MineRLTreechop-v0" / "b")
+    (episode, chop), _ = imported(tmp_path / "in", tmp_path / "out", "minerl")
+    assert (chop.num_steps, chop.task) == (STEPS, "MineRLTreechop-v0")
+    wanted = arrays()
+    assert (episode.num_steps, episode.task) == (STEPS, "MineRLObtainDiamond-v0")
+    np.testing.assert_array_equal(episode.actions[:, :2], wanted["action$camera"])
+    np.testing.assert_array_equal(episode.actions[:, 2 + KEYS.index("jump")], wanted["action$jump"])
+    np.testing.assert_array_equal(episode.rewards, wanted["reward"])
+    np.testing.assert_array_equal(episode.event("gained_log"), np.diff(wanted["observation$inventory$log"]))
+    assert episode.terminals[-1]
+    assert [int(frame[0, 0, 0]) for frame in episode.frames] == list(range(BEFORE, BEFORE + STEPS + 1))

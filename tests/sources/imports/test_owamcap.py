@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from imported import imported, write_play
 from mcap.writer import Writer
 
 from ahriuwu_cli.core.errors import DataError, InputError
-from ahriuwu_cli.episodes.video import RATE
 from ahriuwu_cli.sources.imports.desktop_events import KINDS, DesktopEvents
 from ahriuwu_cli.sources.imports.fields import Entry
 from ahriuwu_cli.sources.imports.mcap_messages import Message, messages
 from ahriuwu_cli.sources.imports.owamcap import OwamcapImporter
 from ahriuwu_cli.sources.imports.protocol import Happenings, Recorded, RecordingError, Source, Switches
 
-FRAMES, SIDE = 24, 32
+FRAMES, RATE, SIDE = 24, 25, 32
 START = 1_751_017_792_000_000_000
 SCHEMAS = {
     "window": "desktop/WindowInfo",
@@ -108,22 +106,9 @@ def write_mcap(path: Path, said: list[Said], *, encoding: str = "json", schemas:
         writer.finish()
 
 
-def write_mkv(path: Path, images: np.ndarray) -> None:
-    """Frames as the recorder writes them: Matroska, stamps of milliseconds, B-frames."""
-    with av.open(str(path), "w", format="matroska") as container:
-        stream = container.add_stream("libx264rgb", rate=RATE, options={"qp": "0", "bf": "2"})
-        stream.height, stream.width, stream.pix_fmt = SIDE, SIDE, "rgb24"
-        for number, image in enumerate(images):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-            frame.pts, frame.time_base = number, Fraction(1, RATE)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-
-
 def write(folder: Path, change: Change | None = None, frames: int = FRAMES, name: str = "play") -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    images = np.arange(frames, dtype=np.uint8)[:, None, None, None] * np.ones((1, SIDE, SIDE, 3), np.uint8)
-    write_mkv(folder / f"{name}.mkv", images)
+    write_play(folder / f"{name}.mkv", np.arange(frames), RATE)
     said = play()
     if change:
         change(said)
@@ -367,3 +352,20 @@ def test_any_message_is_taken_or_named(kind: str, content: dict[str, Any]) -> No
     else:
         for track in events.tracks(sorted(events.keys.seen())).values():
             assert isinstance(track, Switches) or np.isfinite(track.values).all()
+
+
+def test_a_recording_becomes_an_episode(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write(tmp_path / "in" / name)
+    (episode, _), report = imported(tmp_path / "in", tmp_path / "out", "owamcap")
+    assert (episode.num_frames, bool(episode.action_valid.all())) == (FRAMES, True)
+    assert report["frames"] == {"repeated": 0, "dropped": 0, "late": 0}
+    mouse, wheel, left, a, w = (episode.actions[:, column] for column in (0, 2, 3, 8, 9))
+    seen = np.array([seen_at(number) for number in range(FRAMES)])
+    assert {step: float(mouse[step]) for step in np.flatnonzero(mouse)} == {2: -4.0}
+    assert wheel.sum() == 1
+    assert np.flatnonzero(left).tolist() == [4, 5, 6]  # from 0.46 to 0.584 s
+    assert a[: int(np.searchsorted(seen, 0.6))].all()
+    assert not a[int(np.searchsorted(seen, 0.6)) :].any()
+    assert w.any()
+    assert [int(frame[0, 0, 0]) for frame in episode.frames] == list(range(FRAMES))

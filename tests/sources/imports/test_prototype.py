@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from imported import imported
 from PIL import Image
 
 from ahriuwu_cli.core.errors import DataError, InputError
@@ -374,3 +375,22 @@ def test_any_value_anywhere_is_read_or_named(tmp_path_factory: pytest.TempPathFa
         str(error).encode()
     else:
         assert all(np.isfinite(track.values).all() for track in (*recorded.events.values(), *recorded.actions.values()))
+
+
+def test_a_video_and_a_match_become_episodes(tmp_path: Path) -> None:
+    write_video(tmp_path / "in" / "v")
+    write_match(tmp_path / "in" / "m")
+    (write_video(tmp_path / "in" / "w") / "features.json").write_text("{")
+    (match, video), report = imported(tmp_path / "in", tmp_path / "out", "prototype")
+    assert [each["file"] for each in report["defects"]] == ["w/features.json"]
+    assert (video.num_frames, match.num_frames) == (FRAMES, FRAMES)
+    sectors = [STILL if led % 3 == 0 else feature(led)["movement_slice"] for led in range(1, FRAMES)]
+    assert video.actions[:, 0].tolist() == sectors
+    assert video.action_valid.all()
+    assert np.flatnonzero(video.rewards).tolist() == [2, 6]
+    assert video.total_reward == 321
+    assert match.action_valid.tolist() == [number != 6 for number in range(FRAMES - 1)]
+    assert np.flatnonzero(match.actions[:, 1 + KEYS.index("Q")]).tolist() == [2]
+    assert np.flatnonzero(match.actions[:, 1 + KEYS.index("B")]).tolist() == [10]
+    assert match.total_reward == 20 * (FRAMES - 1)
+    assert [round(float(frame.mean()) / 10) for frame in match.frames] == list(range(FRAMES))

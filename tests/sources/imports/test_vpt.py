@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from imported import imported, write_play
 
 from ahriuwu_cli.core.errors import DataError, InputError
-from ahriuwu_cli.episodes.video import RATE, write_video
 from ahriuwu_cli.sources.imports.cursor import SIZE, draw_cursor
 from ahriuwu_cli.sources.imports.fields import read_lines
 from ahriuwu_cli.sources.imports.protocol import Recorded, RecordingError, Rows, Source
 from ahriuwu_cli.sources.imports.vpt import NAMES, Ticks, VptImporter, bin_degrees, camera_bins
 
-FRAMES, SIDE = 24, 32
+FRAMES, RATE = 24, 20
 NAME = "cheeky-cornflower-setter-02e496ce4abb-20220421-092639"
 Change = Callable[[list[dict[str, Any]]], object]
 NOOP = 60
@@ -58,8 +58,7 @@ def tick(number: int) -> dict[str, Any]:
 
 def write(folder: Path, change: Change | None = None, frames: int = FRAMES) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    images = np.arange(100, 100 + frames, dtype=np.uint8)[:, None, None, None] * np.ones((1, SIDE, SIDE, 3), np.uint8)
-    write_video(folder / f"{NAME}.mp4", [images], SIDE, SIDE)
+    write_play(folder / f"{NAME}.mp4", np.arange(100, 100 + frames), RATE)
     ticks = [tick(number) for number in range(FRAMES)]
     if change:
         change(ticks)
@@ -285,3 +284,20 @@ def test_any_value_anywhere_is_read_or_named(tmp_path_factory: pytest.TempPathFa
     else:
         assert ((read.camera() >= 0) & (read.camera() < 121)).all()
         assert np.array(read.keys).shape == (2, 23)
+
+
+def test_a_recording_becomes_an_episode(tmp_path: Path) -> None:
+    def walk(ticks: list[dict[str, Any]]) -> None:
+        for each in ticks[4:9]:
+            each["keyboard"]["keys"] = ["key.keyboard.w"]
+        ticks[5]["mouse"]["dx"] = 4.0
+
+    write(tmp_path / "in" / "6.7", walk)
+    write(tmp_path / "in" / "6.8")
+    (episode, other), _ = imported(tmp_path / "in", tmp_path / "out", "vpt")
+    assert not other.actions[:, 1:].any()
+    assert (episode.num_frames, bool(episode.action_valid.all())) == (FRAMES, True)
+    forward = 1 + NAMES["policy"].index("forward")
+    assert np.flatnonzero(episode.actions[:, forward]).tolist() == list(range(4, 9))
+    assert np.flatnonzero(episode.actions[:, 0] != NOOP).tolist() == [5]
+    assert [int(frame[0, 0, 0]) for frame in episode.frames] == list(range(100, 100 + FRAMES))
