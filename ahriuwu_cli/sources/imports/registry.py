@@ -26,6 +26,8 @@ KINDS = Registry(
 )
 """By name. Other packages add to them by entry points of the group `ahriuwu.importers`."""
 AUTO = "auto"
+GENERAL = ("frames", "video")
+"""Kinds that know pictures of any origin: they are asked where no kind that looks for more knows a source."""
 
 
 def importer(kind: str) -> Importer:
@@ -42,12 +44,13 @@ def importer(kind: str) -> Importer:
 
 
 def detected(source: Path) -> tuple[Importer, str]:
-    """The one importer that knows `source`, and what it saw.
+    """The one importer that knows `source`, and what it saw; kinds of GENERAL stand back for others.
 
     Raises:
         InputError: none does, or several do.
     """
     found = [(kind, each, seen) for kind in KINDS.names() if (seen := (each := importer(kind)).detect(source))]
+    found = [each for each in found if each[0] not in GENERAL] or found
     if len(found) == 1:
         return found[0][1], found[0][2]
     if not found:
