@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 from ahriuwu_cli.core.errors import InputError
@@ -39,6 +40,15 @@ def pictures_of(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return [path for path in inside(folder) if path.suffix.lower() in PICTURES]
+
+
+def has_pictures(folder: Path, fewest: int) -> bool:
+    """Whether so many PNG or JPEG files, or more, are in a folder; it is looked through no further than that."""
+    try:
+        found = (path for path in folder.iterdir() if path.suffix.lower() in PICTURES and path.name[0] != ".")
+        return len(list(islice(found, fewest))) == fewest
+    except OSError:  # no folder, or one that nobody may read
+        return False
 
 
 def folders_of(source: Path, is_recording: Callable[[Path], bool], depth: int = 1) -> Iterator[Path]:

@@ -65,7 +65,7 @@ class OwamcapImporter:
         paths = _files(source)
         if not paths:
             raise InputError(f"{source} has no .mcap file", hint="give the folder that the .mcap files are in, or one")
-        pressed, fps = _looked_through(paths)
+        pressed, fps = _looked_through(paths, all_of_them=not chosen.keys)
         keys = _chosen_keys(pressed, chosen.keys)
         root = source if source.is_dir() else source.parent
         found = [
@@ -93,11 +93,18 @@ def _bytes_of(path: Path) -> tuple[Path, ...]:
     return (path, video) if video.is_file() else (path,)
 
 
-def _looked_through(paths: list[Path]) -> tuple[set[int], float | None]:
-    """Codes of the keys that were pressed in any recording, and the frame rate of the first one that can be read."""
+def _looked_through(paths: list[Path], *, all_of_them: bool) -> tuple[set[int], float | None]:
+    """Codes of the keys that were pressed in any recording, and the frame rate of the first one that can be read.
+
+    Args:
+        paths: of the recordings.
+        all_of_them: look for keys in all; else only until the frame rate is known.
+    """
     pressed: set[int] = set()
     fps = None
     for path in paths:
+        if fps and not all_of_them:
+            break
         with suppress(RecordingError):  # told when it is opened
             events, screens = DesktopEvents(), Screens()
             for message in messages(path, path.name, KEYS if fps else {*KEYS, SCREEN}):

@@ -18,7 +18,7 @@ from pydantic import Field
 from ahriuwu_cli.core.config import Section
 from ahriuwu_cli.core.errors import AhriuwuError, InputError
 from ahriuwu_cli.sources.imports.fields import settings, shown
-from ahriuwu_cli.sources.imports.folders import LAST_NUMBER, folders_of, pictures_of
+from ahriuwu_cli.sources.imports.folders import LAST_NUMBER, folders_of, has_pictures, pictures_of
 from ahriuwu_cli.sources.imports.frames import ImageFiles
 from ahriuwu_cli.sources.imports.mapping import UNLABELLED, Mapping, as_mapping
 from ahriuwu_cli.sources.imports.protocol import Found, Recorded, Source
@@ -57,7 +57,7 @@ class FramesImporter:
         """See Importer; beside FramesOptions there is the mapping."""
         own = {name: value for name, value in options.items() if name != "mapping"}
         if "fps" not in own:
-            raise InputError("pictures have no times of their own", hint="give the option fps: pictures per second")
+            raise InputError("pictures have no times of their own", hint="say how many a second: --option fps=20")
         fps = settings(FramesOptions, own, self.KIND).fps
         mapping = as_mapping(options["mapping"]) if options.get("mapping") else None
         folders = list(folders_of(source, _is_recording))
@@ -76,7 +76,7 @@ class FramesImporter:
 
 
 def _is_recording(folder: Path) -> bool:
-    return len(pictures_of(folder)) >= FEWEST
+    return has_pictures(folder, FEWEST)
 
 
 def _side_car(folder: Path, suffix: str) -> Path | None:

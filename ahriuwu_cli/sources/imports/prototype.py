@@ -122,7 +122,7 @@ def _open_features(folder: Path, source: Path, pictures: list[Path]) -> Recorded
     keys = np.array([[row.flag(key, default=_default(key)) for key in FIELDS] for row in rows], np.float32)  # (N, K)
     gold = np.array([[row.number("gold_gained", 0, MOST_GOLD)] for row in rows], np.float32)  # (N, 1)
     numbers = range(1, len(rows))
-    bar = {
+    moved = {
         f"health_bar_d{axis}": differences(times, [row.number_or_none(f"health_bar_{axis}", -1e5, 1e5) for row in rows])
         for axis in "xy"
     }
@@ -133,7 +133,7 @@ def _open_features(folder: Path, source: Path, pictures: list[Path]) -> Recorded
             "keys": Rows(times[:-1], keys[1:], file=name, numbers=numbers),
         },
         reward=Happenings(times, gold),
-        events={"gold": Happenings(times, gold)} | bar,
+        events={"gold": Happenings(times, gold)} | {name: track for name, track in moved.items() if len(track.times)},
         notes=_notes(rows),
     )
 

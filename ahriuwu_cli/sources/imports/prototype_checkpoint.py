@@ -70,7 +70,7 @@ class PrototypeCheckpointImporter:
             )
         raise InputError(
             f"{found[0]} cannot be imported: {described(load_plain(found[0]))}",
-            hint="import the frames (--kind prototype), then train here: `ahriuwu tokenizer train`",
+            hint="import the frames (`ahriuwu data import prototype FOLDER`), then run `ahriuwu tokenizer train`",
         )
 
 

@@ -54,7 +54,7 @@ class PrototypeLatentsImporter:
             )
         raise InputError(
             f"{source} has {seen}: latents are no episodes, and without their tokenizer no frames can be made of them",
-            hint="import the frames they were made of (--kind prototype), then run `ahriuwu latents build`",
+            hint="import their frames (`ahriuwu data import prototype FOLDER`), then run `ahriuwu latents build`",
         )
 
 

@@ -86,7 +86,7 @@ def test_a_checkpoint_is_refused_with_what_does_not_map(
     assert f"none of its {len(shapes)} tensors" in error.message
     for part in listed:
         assert part in error.message
-    assert "--kind prototype" in error.hint
+    assert "data import prototype" in error.hint
     assert refused(PrototypeCheckpointImporter(), tmp_path).message == error.message
 
 
