@@ -46,7 +46,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}", hint="check its permissions") from error
-    except ValueError as error:  # a TOMLDecodeError, or bytes that are not UTF-8
+    except (ValueError, RecursionError) as error:  # a TOMLDecodeError, or bytes that are not UTF-8
         raise ConfigError(
             f"{path} is not TOML: {error}", hint='mend that place; every line is `key = value`, text in "quotes"'
         ) from error

@@ -24,7 +24,7 @@ from ahriuwu_cli.sources.imports.folders import natural
 from ahriuwu_cli.sources.imports.hdf5_actions import as_rows, columns_of, make_component
 from ahriuwu_cli.sources.imports.hdf5_columns import Columns, Place, cameras_in, find_places, join, num_rows
 from ahriuwu_cli.sources.imports.hdf5_files import Hdf5File, Hdf5Pictures, is_hdf5
-from ahriuwu_cli.sources.imports.hdf5_mapping import Came, Column, HdfMapping, Pictures, read_mapping, shipped
+from ahriuwu_cli.sources.imports.hdf5_mapping import Came, Column, HdfMapping, Pictures, as_mapping, shipped
 from ahriuwu_cli.sources.imports.protocol import Found, Happenings, Recorded, RecordingError, Rows, Source
 from ahriuwu_cli.sources.imports.steps import with_next_frame
 from ahriuwu_cli.sources.imports.tiles import Tiles, choose_cameras
@@ -79,7 +79,7 @@ class Hdf5Importer:
         root, names = _files(source)
         if not names:
             raise InputError(f"{source} has no HDF5 files ({', '.join(SUFFIXES)})", hint="give a file, or their folder")
-        mapping = read_mapping(chosen.mapping or _only(root, names[0]))
+        mapping = as_mapping(chosen.mapping or _only(root, names[0]))
         if chosen.subset and not mapping.subsets:
             raise InputError(
                 f"{KIND}: the mapping has no subsets, and option subset is {chosen.subset!r}", hint="leave it out"

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Mapping
 from functools import cache
-from importlib import resources
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from ahriuwu_cli.core.config import Section
-from ahriuwu_cli.core.errors import InputError
 from ahriuwu_cli.core.specs import LARGEST, RULES, ActionComponent, Aggregate
-from ahriuwu_cli.sources.imports.fields import plain_size, settings
+from ahriuwu_cli.sources.imports.fields import settings
 from ahriuwu_cli.sources.imports.hdf5_files import NUMBER
-from ahriuwu_cli.sources.imports.protocol import RecordingError
+from ahriuwu_cli.sources.imports.mapping import read_mapping, shipped_names
 
 ANY = "*"
 """In the path of a group: a number; in that of pictures: the name of a camera."""
-LARGEST_MAPPING = 1 << 20
-"""Bytes."""
 
 
 class Column(Section):
@@ -131,32 +124,22 @@ class HdfMapping(Section):
 
 @cache
 def shipped() -> dict[str, HdfMapping]:
-    """Mappings that come with this program, by name."""
-    folder = resources.files("ahriuwu_cli") / "sources" / "imports" / "mappings"
-    texts = {Path(str(path)).stem: path.read_text(encoding="utf-8") for path in folder.iterdir()}
-    return {name: HdfMapping.model_validate(tomllib.loads(text)) for name, text in sorted(texts.items())}
+    """Mappings of HDF5 files that come with this program, by name."""
+    found = {name: read_mapping(name) for name in shipped_names()}
+    return {
+        name: HdfMapping.model_validate(table)
+        for name, table in found.items()
+        if isinstance(table, dict) and "pictures" in table
+    }
 
 
-def read_mapping(given: str | Mapping[str, Any]) -> HdfMapping:
+def as_mapping(given: str | dict[str, Any]) -> HdfMapping:
     """A mapping by its name, from a TOML file, or as a table.
 
     Raises:
         InputError: there is none of that name, or it makes no sense.
+        ConfigError: the file is no TOML.
     """
-    if isinstance(given, Mapping):
-        return settings(HdfMapping, given, "the mapping")
-    if given in shipped():
-        return shipped()[given]
-    path = Path(given)
-    hint = f"give a TOML file, or one of {', '.join(shipped())}"
-    try:
-        if plain_size(path, given) > LARGEST_MAPPING:
-            raise InputError(f"{given} has more than {LARGEST_MAPPING:,} bytes; that is no mapping", hint=hint)
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except RecordingError as error:
-        raise InputError(f"there is no mapping {given!r}: {error.reason}", hint=hint) from error
-    except OSError as error:
-        raise InputError(f"{given} cannot be read: {error.strerror}", hint=hint) from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{given} is not TOML: {error}"[:300], hint=hint) from error
-    return settings(HdfMapping, table, given)
+    table = read_mapping(given)
+    assert isinstance(table, dict)
+    return settings(HdfMapping, table, given if isinstance(given, str) else "the mapping")

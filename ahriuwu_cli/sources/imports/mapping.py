@@ -6,6 +6,7 @@ A side-car has one row for each frame, or is a log of events on a clock; README,
 from __future__ import annotations
 
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -152,15 +153,22 @@ def read_mapping(mapping: str | dict[str, Any]) -> dict[str, Any] | str:
     path = Path(mapping)
     if path.suffix == ".toml" or path.exists():
         return read_toml(path)
-    folder = resources.files("ahriuwu_cli.sources.imports") / SHIPPED
-    names = sorted(Path(entry.name).stem for entry in folder.iterdir()) if folder.is_dir() else []
-    if mapping not in names:
+    if mapping not in shipped_names():
         raise InputError(
-            f"there is no mapping {mapping!r}; those that come with ahriuwu are {', '.join(names) or 'none'}",
+            f"there is no mapping {mapping!r}; those that come with ahriuwu are {', '.join(shipped_names())}",
             hint="give one of them, or the path of a .toml file",
         )
-    with resources.as_file(folder / f"{mapping}.toml") as file:
+    with resources.as_file(_folder() / f"{mapping}.toml") as file:
         return read_toml(file)
+
+
+def shipped_names() -> list[str]:
+    """Names of the mappings that come with this package, for any kind."""
+    return sorted(Path(entry.name).stem for entry in _folder().iterdir())
+
+
+def _folder() -> Traversable:
+    return resources.files("ahriuwu_cli.sources.imports") / SHIPPED
 
 
 def as_mapping(values: dict[str, Any]) -> Mapping:

@@ -14,7 +14,11 @@ KINDS = Registry(
     "importers",
     {
         "frames": f"{HERE}.picture_folders:FramesImporter",
+        "hdf5": f"{HERE}.hdf5:Hdf5Importer",
+        "lerobot": f"{HERE}.lerobot:LeRobotImporter",
+        "minari": f"{HERE}.minari:MinariImporter",
         "minerl": f"{HERE}.minerl:MinerlImporter",
+        "npz": f"{HERE}.npz:NpzImporter",
         "owamcap": f"{HERE}.owamcap:OwamcapImporter",
         "prototype": f"{HERE}.prototype:PrototypeImporter",
         "prototype-checkpoint": f"{HERE}.prototype_checkpoint:PrototypeCheckpointImporter",

@@ -14,10 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ahriuwu_cli.core.errors import DataError, InputError
+from ahriuwu_cli.core.errors import ConfigError, DataError, InputError
+from ahriuwu_cli.episodes.config import DataSection, SourceSection
+from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.sources.imports.hdf5 import Hdf5Importer
 from ahriuwu_cli.sources.imports.hdf5_mapping import shipped
 from ahriuwu_cli.sources.imports.protocol import Happenings, Recorded, RecordingError, Rows, Source
+from ahriuwu_cli.sources.imports.transfer import import_source
 
 random = np.random.default_rng(0)
 
@@ -192,6 +195,19 @@ def test_d4rl(as_floats: bool, tmp_path: Path) -> None:
     assert came(timed_out.reward) == dict(zip(times, [6, 7, 8, 9], strict=True))
 
 
+def test_it_becomes_episodes(tmp_path: Path) -> None:
+    written = write_robomimic(tmp_path / "image.hdf5", {0: 5, 2: 4, 10: 6})
+    source = SourceSection(path=str(tmp_path / "image.hdf5"), mapping="robomimic")
+    said = import_source(tmp_path / "store", DataSection(source=source, height=12, width=12), 0).data["import"]
+    assert (said["imported"], said["episodes"], said["defects"]) == (3, 3, [])
+    store = EpisodeStore.open(tmp_path / "store")
+    for record, (actions, frames) in zip(store.episodes, written.values(), strict=True):
+        episode = store.read(record.id)
+        np.testing.assert_array_equal(episode.frames, frames)
+        np.testing.assert_array_equal(episode.actions, actions[:-1])
+        assert episode.rewards.tolist() == [0] * (len(actions) - 2) + [1] and episode.terminals[-1]
+
+
 # ---------------------------------------------------------------- mappings
 
 
@@ -274,7 +290,7 @@ def test_a_mapping_as_a_table(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("= 3", "is not TOML"),
-        ("[" * 5000, "is not TOML"),
+        ("a = " + "[" * 5000, "is not TOML"),
         ("fps = 3", "missing"),
         (OWN.replace("[1, 2]", "[2, 1]"), r"columns is \[first, after the last\]"),
         (OWN.replace('"sum"', '"any"'), "aggregate of a continuous component is one of sum, mean, last"),
@@ -289,7 +305,7 @@ def test_a_mapping_as_a_table(tmp_path: Path) -> None:
 def test_mappings_that_make_no_sense(text: str, message: str, tmp_path: Path) -> None:
     write_own(tmp_path / "own.h5")
     (tmp_path / "own.toml").write_text(text)
-    with pytest.raises(InputError, match=message):
+    with pytest.raises((InputError, ConfigError), match=message):
         opened(tmp_path / "own.h5", mapping=str(tmp_path / "own.toml"))
 
 
@@ -299,7 +315,7 @@ def test_what_there_is_no_mapping_for(tmp_path: Path) -> None:
     for options, message in (({}, "nothing that there is a mapping for"), ({"mapping": "doom"}, "no mapping 'doom'")):
         with pytest.raises(InputError, match=message) as failure:
             opened(tmp_path, **options)
-        assert "robomimic" in failure.value.hint
+        assert "robomimic" in f"{failure.value.hint} {failure.value}"
     write_robomimic(tmp_path / "own.h5", {0: 3})
     assert Hdf5Importer().detect(tmp_path) == "own.h5: robomimic"
     (tmp_path / "own.h5").write_bytes(b"\x89HDF\r\n\x1a\n and no more")

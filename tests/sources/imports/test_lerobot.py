@@ -17,8 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ahriuwu_cli.core.errors import AhriuwuError, DataError, InputError
+from ahriuwu_cli.episodes.config import DataSection, SourceSection
+from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.sources.imports.lerobot import LeRobotImporter
 from ahriuwu_cli.sources.imports.protocol import Happenings, Recorded, RecordingError, Rows, Source
+from ahriuwu_cli.sources.imports.transfer import import_source
 
 from .lerobot_specimen import FPS, NAMES, TASKS, TOP, WRIST, Specimen, film, save, write_lines
 
@@ -190,6 +193,37 @@ def test_it_is_seen_what_it_is(tmp_path: Path) -> None:
     assert LeRobotImporter().detect(root / "meta") is None
     (root / "meta/info.json").write_bytes(b"\xff\x00")
     assert LeRobotImporter().detect(root) is None
+
+
+@BOTH
+def test_it_becomes_episodes(version: int, tmp_path: Path) -> None:
+    specimen = Specimen(version)
+    source = SourceSection(path=str(specimen.write(tmp_path / "set")))
+    data = DataSection(source=source, height=32, width=32, heldout_fraction=0.4)
+    said = import_source(tmp_path / "store", data, 0).data["import"]
+    assert (said["imported"], said["defects"]) == (3, [])
+    assert said["frames"] == {"repeated": 0, "dropped": 0, "late": 0}
+    store = EpisodeStore.open(tmp_path / "store")
+    assert store.frame_spec.fps == FPS
+    for number, record in enumerate(store.episodes):
+        episode = store.read(record.id)
+        np.testing.assert_array_equal(episode.frames, specimen.frames(number, TOP))
+        np.testing.assert_array_equal(episode.actions, specimen.actions(number)[:-1])
+        rewards = specimen.rows[number]["next.reward"]
+        np.testing.assert_array_equal(episode.rewards, [*rewards[:-2], rewards[-2] + rewards[-1]])
+        assert episode.task == TASKS[number % 2] and episode.terminals[-1]
+
+
+def test_a_value_out_of_bounds_is_named_with_its_row(tmp_path: Path) -> None:
+    specimen = Specimen()
+    root = specimen.write(tmp_path / "set")
+    (root / "meta/stats.json").write_text(json.dumps({"action": {"min": [-99] * 3, "max": [13] * 3}}))
+    data = DataSection(source=SourceSection(path=str(root), kind="lerobot"), height=32, width=32)
+    said = import_source(tmp_path / "store", data, 0).data["import"]
+    assert said["imported"] == 2
+    (defect,) = said["defects"]
+    assert (defect["file"], defect["row"]) == ("data/chunk-000/file-001.parquet", 14)
+    assert "14" in defect["reason"]
 
 
 # ---------------------------------------------------------------- defects

@@ -16,8 +16,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ahriuwu_cli.core.errors import DataError, InputError
+from ahriuwu_cli.episodes.config import DataSection, SourceSection
+from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.sources.imports.minari import MinariImporter
 from ahriuwu_cli.sources.imports.protocol import Happenings, Recorded, RecordingError, Rows, Source
+from ahriuwu_cli.sources.imports.transfer import import_source
 
 STEPS = (6, 9)
 MAIN = "data/main_data.hdf5"
@@ -222,6 +225,21 @@ def test_it_is_seen_what_it_is(tmp_path: Path) -> None:
     assert MinariImporter().detect(root) is None
     with pytest.raises(InputError, match="has no data/main_data"):
         opened(root)
+
+
+def test_it_becomes_episodes(tmp_path: Path) -> None:
+    root = write(tmp_path / "set", DISCRETE, discrete)
+    source = SourceSection(path=str(root), options={"fps": 30.0})
+    said = import_source(tmp_path / "store", DataSection(source=source, height=32, width=40), 0).data["import"]
+    assert (said["imported"], said["episodes"], said["defects"]) == (2, 2, [])
+    store = EpisodeStore.open(tmp_path / "store")
+    assert store.frame_spec.fps == 30
+    for number, (record, steps) in enumerate(zip(store.episodes, STEPS, strict=True)):
+        episode = store.read(record.id)
+        np.testing.assert_array_equal(episode.frames, painted(steps, 32, 40, 3))
+        np.testing.assert_array_equal(episode.actions[:, 0], np.arange(steps) % 5)
+        np.testing.assert_array_equal(episode.rewards, np.arange(steps) - 2)
+        assert episode.terminals[-1] == (number == 0)
 
 
 # ---------------------------------------------------------------- defects

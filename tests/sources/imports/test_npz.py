@@ -12,9 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ahriuwu_cli.core.errors import DataError, InputError
+from ahriuwu_cli.episodes.config import DataSection, SourceSection
+from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.sources.imports.npz import NpzImporter
 from ahriuwu_cli.sources.imports.npz_chunks import stretches
 from ahriuwu_cli.sources.imports.protocol import Happenings, Recorded, RecordingError, Rows, Source
+from ahriuwu_cli.sources.imports.transfer import import_source
 
 NOBODY = "0" * 22
 Arrays = dict[str, np.ndarray]
@@ -195,6 +198,25 @@ def test_several_pictures(tmp_path: Path) -> None:
         opened(tmp_path, action="chosen")
     (found,) = opened(tmp_path, action="chosen", cameras="depth").recordings
     np.testing.assert_array_equal(shown(found.open()), arrays["image"][..., 0])
+
+
+@pytest.mark.parametrize("alignment", ["led", "chosen"])
+def test_both_alignments_become_the_same_episodes(alignment: str, tmp_path: Path) -> None:
+    episodes = [episode(1, 9), episode(2, 5, ends=False)]
+    written = [led(arrays) if alignment == "led" else arrays for arrays in episodes]
+    (tmp_path / "replay").mkdir()
+    write_chunks(tmp_path / "replay", joined(written), 8, ["aa", "bb"])
+    options = {} if alignment == "led" else {"action": "chosen"}
+    source = SourceSection(path=str(tmp_path / "replay"), options=options)
+    said = import_source(tmp_path / "store", DataSection(source=source, height=16, width=16), 0).data["import"]
+    assert (said["imported"], said["episodes"], said["defects"]) == (2, 2, [])
+    store = EpisodeStore.open(tmp_path / "store")
+    for number, (record, arrays) in enumerate(zip(store.episodes, episodes, strict=True)):
+        stored = store.read(record.id)
+        np.testing.assert_array_equal(stored.frames, arrays["image"])
+        np.testing.assert_array_equal(stored.actions[:, 0], arrays["action"].argmax(axis=1)[:-1])
+        np.testing.assert_array_equal(stored.rewards, arrays["reward"][1:])
+        assert stored.action_valid.all() and stored.terminals[-1] == (number == 0)
 
 
 # ---------------------------------------------------------------- whose action it is
