@@ -36,7 +36,9 @@ def settings(model: type[S], options: Mapping[str, Any], kind: str) -> S:
     try:
         return validate(model, options, f"options of {kind}")
     except ConfigError as error:
-        raise InputError(error.message, hint=error.hint) from error
+        hint = error.hint.replace("the keys of the file are", "its options are")
+        hint = hint.replace(f"change it in options of {kind} or give --set ", "give --option ")
+        raise InputError(error.message, hint=hint) from error
 
 
 @contextmanager

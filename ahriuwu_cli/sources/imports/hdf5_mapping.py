@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from ahriuwu_cli.core.config import Section
+from ahriuwu_cli.core.errors import ConfigError
 from ahriuwu_cli.core.specs import LARGEST, RULES, ActionComponent, Aggregate
-from ahriuwu_cli.sources.imports.fields import settings
 from ahriuwu_cli.sources.imports.hdf5_files import NUMBER
 from ahriuwu_cli.sources.imports.mapping import read_mapping, shipped_names
 
@@ -137,9 +137,20 @@ def as_mapping(given: str | dict[str, Any]) -> HdfMapping:
     """A mapping by its name, from a TOML file, or as a table.
 
     Raises:
-        InputError: there is none of that name, or it makes no sense.
-        ConfigError: the file is no TOML.
+        InputError: there is none of that name.
+        ConfigError: the file is no TOML, or it makes no sense.
     """
     table = read_mapping(given)
     assert isinstance(table, dict)
-    return settings(HdfMapping, table, given if isinstance(given, str) else "the mapping")
+    try:
+        return HdfMapping.model_validate(table, strict=True)
+    except ValidationError as error:
+        faults = sorted(error.errors(include_url=False), key=lambda fault: fault["type"] != "extra_forbidden")
+        place, reason = ".".join(map(str, faults[0]["loc"])), str(faults[0]["msg"]).removeprefix("Value error, ")
+        if faults[0]["type"] == "extra_forbidden":
+            reason = "there is no such key"
+        reason = " ".join(reason.split())[:300]
+        raise ConfigError(
+            f"{given if isinstance(given, str) else 'mapping'}: {f'{place}: ' if place else ''}{reason}",
+            hint=f"keys of a mapping of HDF5 files: {', '.join(HdfMapping.model_fields)}",
+        ) from error
