@@ -46,6 +46,29 @@ def rollout(
 
 
 @app.command()
+def offline(
+    config: ConfigPath = RUN_TOML,
+    overrides: Overrides = None,
+    contexts: Annotated[int | None, typer.Option(help="eval.contexts: held-out contexts that are dreamed on.")] = None,
+    horizon: Annotated[int | None, typer.Option(help="eval.horizon: imagined latents.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Judge agents where there is no game to play: by held-out recordings, and in a dream.
+
+    How likely each finds the actions that were taken, and the return it comes to in the dream of the cloned agent's
+    world, from the same held-out contexts with the same noise.
+    """
+    from ahriuwu_cli.pipeline.config import as_overrides, load_run
+
+    flags = {"eval.contexts": contexts, "eval.horizon": horizon}
+    run = load_run(config, [*(overrides or ()), *as_overrides(flags)])
+
+    from ahriuwu_cli.pipeline import stages
+
+    render(stages.evaluate_offline(run), as_json)
+
+
+@app.command()
 def agent(
     config: ConfigPath = RUN_TOML,
     overrides: Overrides = None,

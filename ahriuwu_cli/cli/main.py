@@ -67,7 +67,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
     pretty_exceptions_enable=False,
     epilog="The road: init, data record, tokenizer train, latents build, latents pack, dynamics train, "
-    "agent finetune, imagine train, eval rollout, eval agent. `ahriuwu demo` walks it all.",
+    "agent finetune, imagine train, eval rollout, eval agent (without a game: eval offline). "
+    "`ahriuwu demo` walks it all.",
 )
 
 

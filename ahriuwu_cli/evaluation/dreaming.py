@@ -237,6 +237,12 @@ def load_dreamer(
     require_parent(checkpoint, source.header, tokenizer_path, tokenizer_header)
     require_parent(checkpoint, source.header, packed, windows.header)
     require_parent(packed, windows.header, episodes, store.header)
+    require_dreamable(source, settings, checkpoint)
+    return Dreamer(source, tokenizer, draw_contexts(windows, store, settings, seed), runtime, seed)
+
+
+def require_dreamable(source: DreamSource, settings: EvalSection, checkpoint: Path) -> None:
+    """Raise ConfigError for contexts or step counts that the world model of `checkpoint` does not know."""
     if settings.context_length > source.sampler.context_length:
         raise ConfigError(
             f"eval.context_length is {settings.context_length}; "
@@ -249,4 +255,3 @@ def load_dreamer(
                 f"eval.{name} is {steps}; {checkpoint} was trained for {source.model.config.k_max} at most",
                 hint=f"give eval.{name} a power of two up to {source.model.config.k_max}",
             )
-    return Dreamer(source, tokenizer, draw_contexts(windows, store, settings, seed), runtime, seed)

@@ -34,6 +34,12 @@ AGENTS = ("random", "repeat-last", "dataset", "expert", "scratch", "bc", "imagin
 UNASKED = ("random", "repeat-last", "dataset", "scratch", "bc", "imagination")
 """Those that play when none is named, where the run has them."""
 
+NO_GAME_HINT = (
+    "judge the dream by `ahriuwu eval rollout`, the agents by `ahriuwu eval offline`; where there is a game, name it: "
+    "eval.game = { env = ... }"
+)
+"""What to do where recordings have no game."""
+
 CHECKPOINT_SUFFIX = ".safetensors"
 
 
@@ -137,7 +143,9 @@ def recorded_game(run: Run, store: EpisodeStore) -> dict[str, Any]:
     return game.recorded_game(store)
 
 
-def played_environment(run: Run, store: EpisodeStore, task: str | None = None) -> DataSection:
+def played_environment(
+    run: Run, store: EpisodeStore, task: str | None = None, *, hint: str = NO_GAME_HINT
+) -> DataSection:
     """The `[data]` section with all that defines the game as recorded (pitfall 43), and the task that is played.
 
     `eval.game` changes it on purpose.
@@ -150,7 +158,7 @@ def played_environment(run: Run, store: EpisodeStore, task: str | None = None) -
     if not settings["env"]:
         raise InputError(
             f"{store.folder} holds recordings of no game that could be played here",
-            hint="judge the dream by `ahriuwu eval rollout`; where there is a game, name it: eval.game = { env = ... }",
+            hint=hint,
         )
     return run.config.data.model_copy(update={**settings, "task": task or run.config.data.task})
 

@@ -21,6 +21,7 @@ from ahriuwu_cli.dynamics import train as dynamics_training
 from ahriuwu_cli.episodes.config import DataSection
 from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.evaluation.agents import evaluate_agents
+from ahriuwu_cli.evaluation.offline import evaluate_offline as judge_offline
 from ahriuwu_cli.evaluation.rollout import evaluate_rollout as judge_dream
 from ahriuwu_cli.games.environment import make_env
 from ahriuwu_cli.games.obedience import DISOBEDIENT, obeys_seed
@@ -32,6 +33,7 @@ from ahriuwu_cli.latents import build, pack
 from ahriuwu_cli.pipeline.chain import require_chain
 from ahriuwu_cli.pipeline.config import Run
 from ahriuwu_cli.pipeline.players import (
+    NO_GAME_HINT,
     Player,
     checkpoint_player,
     game_notes,
@@ -163,11 +165,12 @@ def train_imagination(run: Run, *, resume: bool = False, overwrite: bool = False
 def _real_game(run: Run, runtime: Runtime) -> RealGame:
     """The run's environment for checks during imagination training, with seeds that were never recorded."""
     store = EpisodeStore.open(run.episodes)
+    data = played_environment(run, store, hint=f"set imagine.check.every = 0; {NO_GAME_HINT}")
     _tell_game(run, store)
     tokenizer, _ = load_tokenizer(run.tokenizer, runtime.device)
     taken = {record.seed for record in store.episodes}
     seeds = fresh_seeds(run.config.run.seed, Stream.CHECK, run.config.imagine.check.episodes, taken)
-    return RealGame(played_environment(run, store), runtime.serve(tokenizer), seeds)
+    return RealGame(data, runtime.serve(tokenizer), seeds)
 
 
 def _train(
@@ -240,6 +243,17 @@ def _rollout_name(run: Run, source: Path) -> str:
     return f"rollout-{header.kind}-{header.fingerprint}"
 
 
+def evaluate_offline(run: Run) -> Report:
+    """Judge the run's agents, as far as they are there, by held-out recordings and in a dream: no game is needed."""
+    runtime = _runtime(run)
+    places = {"scratch": run.scratch, "bc": run.agent, "imagination": run.imagination}
+    agents = {name: path for name, path in places.items() if path.is_file()}
+    for name, path in agents.items():
+        require_chain(run, path, "imagination" if name == "imagination" else "agent")
+    out = run.evaluation / "offline"
+    return judge_offline(agents, run.packed, out, run.config.eval, runtime, seed=run.config.run.seed)
+
+
 def evaluate_agent(
     run: Run,
     agents: list[str] | None = None,
@@ -262,6 +276,7 @@ def evaluate_agent(
     """
     runtime = _runtime(run)
     store = EpisodeStore.open(run.episodes)
+    played_environment(run, store, task)  # where there is no game, that is what is to be said
     players = named_players(run, agents, store, runtime, task)
     return compare_players(run, store, players, task, stream=stream, overwrite=overwrite)
 
