@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -128,6 +129,21 @@ def hash_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+class RowsHash:
+    """`hash_tensors` of one tensor that comes a few rows at a time, in order."""
+
+    def __init__(self, name: str, dtype: torch.dtype, shape: Sequence[int]) -> None:
+        self._digest = hashlib.sha256(f"{name}:{dtype}:{tuple(shape)};".encode())
+
+    def add(self, rows: np.ndarray) -> None:
+        """Take the next rows."""
+        self._digest.update(np.ascontiguousarray(rows).tobytes())
+
+    def hexdigest(self) -> str:
+        """The hash, once all rows have come."""
+        return self._digest.hexdigest()
 
 
 def fingerprint_of(

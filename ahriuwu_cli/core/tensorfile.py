@@ -60,11 +60,23 @@ class TensorFileWriter:
             start, end = end, end + dtype.itemsize * math.prod(shape)
             header[name] = {"dtype": STORED_TYPES[dtype.name], "shape": list(shape), "data_offsets": [start, end]}
             self._places[name] = start, dtype, shape
-        text = json.dumps(header, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 8)
+        self._header = header
+        text = self._text()
         stream.write(len(text).to_bytes(LENGTH_BYTES, "little") + text)
         self._begin = LENGTH_BYTES + len(text)
         stream.truncate(self._begin + end)
+
+    def say(self, metadata_text: Mapping[str, str]) -> None:
+        """Other metadata than those at the beginning, of the same length: what is only known at the end."""
+        self._header["__metadata__"] = dict(metadata_text)
+        text = self._text()
+        assert len(text) == self._begin - LENGTH_BYTES, "there is room for what was announced"
+        self._stream.seek(LENGTH_BYTES)
+        self._stream.write(text)
+
+    def _text(self) -> bytes:
+        text = json.dumps(self._header, separators=(",", ":")).encode()
+        return text + b" " * (-len(text) % 8)
 
     def put(self, name: str, row: int, rows: np.ndarray) -> None:
         """Write `rows` of one array from row number `row` on."""

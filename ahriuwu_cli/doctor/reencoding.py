@@ -14,17 +14,17 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from ahriuwu_cli.core.artifact import hash_tensors
 from ahriuwu_cli.core.content import require_content
 from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.errors import AhriuwuError
 from ahriuwu_cli.core.lineage import is_parent
-from ahriuwu_cli.core.tensorfile import metadata_of, read_tensors
+from ahriuwu_cli.core.tensorfile import read_tensors
 from ahriuwu_cli.doctor.checks import Subject
 from ahriuwu_cli.doctor.findings import Area, counted
+from ahriuwu_cli.episodes.manifest import EpisodeRecord
 from ahriuwu_cli.episodes.reading import FrameReader
 from ahriuwu_cli.episodes.store import EpisodeStore
-from ahriuwu_cli.latents.build import MADE_FROM
+from ahriuwu_cli.latents.encoded import LatentFile
 from ahriuwu_cli.latents.manifest import EncodedEpisode, Latents, read_latents
 from ahriuwu_cli.tokenizer.checkpoint import load_tokenizer
 from ahriuwu_cli.tokenizer.coding import encode_episode
@@ -48,23 +48,24 @@ def examine_origins(area: Area, subject: Subject) -> None:
     latents, store = _parents(subject)
     if latents is None or store is None:
         return
-    known = {record.id: record.sha256 for record in store.episodes}
+    known = {record.id: record for record in store.episodes}
     faults, said = [], 0
     for entry in latents.info.episodes:
         try:
             path = require_content(subject.path, entry.file, entry.sha256, again=AGAIN)
-            text = metadata_of(path).get(MADE_FROM)
+            file = LatentFile(path)
+            text = file.origin()
             origin = None if text is None else json.loads(text)
             if not isinstance(origin, dict):
                 continue  # an older file
-            content = hash_tensors({"latents": read_tensors(path)["latents"]})
+            content = file.content()
         except (AhriuwuError, ValueError, KeyError):
             continue  # damaged: `files` says so
         said += 1
         wrong = [
             what
             for what, found, wanted in (
-                ("another episode", origin.get("episode"), known.get(entry.id)),
+                ("another episode", (origin.get("episode"), origin.get("video")), _hashes(known.get(entry.id))),
                 ("another tokenizer", origin.get("tokenizer"), subject.header.parents.get("tokenizer")),
                 ("other latents", origin.get("content"), content),
             )
@@ -104,6 +105,11 @@ def examine_encoding(area: Area, subject: Subject) -> None:
         again.append(pair[1].numpy())
     if there:
         _judge(area, there, again, np.array(latents.latent.std))
+
+
+def _hashes(record: EpisodeRecord | None) -> tuple[str | None, str | None]:
+    """Of an episode's file, and of its video where it has one."""
+    return (None, None) if record is None else (record.sha256, record.video.sha256 if record.video else None)
 
 
 def _parents(subject: Subject) -> tuple[Latents | None, EpisodeStore | None]:

@@ -18,8 +18,6 @@ from ahriuwu_cli.core.artifact import (
     GROWN_FROM,
     MANIFEST_NAME,
     Header,
-    canonical,
-    hash_tensors,
     write_manifest,
 )
 from ahriuwu_cli.core.content import hash_file
@@ -31,18 +29,14 @@ from ahriuwu_cli.core.lock import exclusive
 from ahriuwu_cli.core.progress import tracked
 from ahriuwu_cli.core.report import Report
 from ahriuwu_cli.core.specs import FrameSpec, LatentSpec
-from ahriuwu_cli.core.tensorfile import open_tensors, read_tensors, write_tensors
+from ahriuwu_cli.episodes.alignment import num_latents
 from ahriuwu_cli.episodes.reading import pieces
 from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.latents.config import NOT_CONTENT, LatentsSection
+from ahriuwu_cli.latents.encoded import LatentFile, is_made_from, write_latents
 from ahriuwu_cli.latents.manifest import read_latents
 from ahriuwu_cli.tokenizer.checkpoint import load_tokenizer
-from ahriuwu_cli.tokenizer.coding import encode_episode
-
-FINITE_HINT = 'look at the tokenizer (`ahriuwu doctor`); where its latents are beyond 65,504, latents.dtype = "float32"'
-MADE_FROM = "made_from"
-"""Key of a file's metadata: tokenizer, episode and dtype its latents were made from, and their hash."""
-DTYPES = {"float16": torch.float16, "float32": torch.float32}
+from ahriuwu_cli.tokenizer.coding import encode_pieces
 
 
 def build_latents(
@@ -69,31 +63,33 @@ def _build(episodes: Path, tokenizer_path: Path, out: Path, settings: LatentsSec
     tokenizer, header = load_tokenizer(tokenizer_path, runtime.device)
     runtime.serve(tokenizer)
     require_frames(store.frame_spec, header.specs["frame"], tokenizer_path)
-    entries, moments = [], _Moments(tokenizer.latent_spec.dim_token)
+    spec = tokenizer.latent_spec
+    entries, moments = [], _Moments(spec.dim_token)
     for record in tracked("latents", store.episodes, "episodes"):
-        path = out / f"{record.id}.safetensors"
+        path, count = out / f"{record.id}.safetensors", num_latents(record.num_steps + 1, spec.stride)
         source = {"tokenizer": header.fingerprint, "episode": record.sha256, "dtype": settings.dtype}
-        latents = _kept(path, source)
-        if latents is None:
+        if record.video is not None:
+            source["video"] = record.video.sha256
+        if not is_made_from(path, source):
             frames = map(torch.from_numpy, pieces(store.frames(record.id), settings.batch_size))
-            latents = encode_episode(tokenizer, frames, runtime).to(DTYPES[settings.dtype])
-            _require_finite(record.id, latents)
-            write_tensors(path, {"latents": latents}, _origin(source, latents))
+            latents = encode_pieces(tokenizer, frames, runtime)
+            write_latents(path, latents, (count, spec.num_tokens, spec.dim_token), source, record.id)
         if record.split == "train":
-            moments.add(latents.float().numpy())
+            for piece in LatentFile(path).pieces():
+                moments.add(piece.astype(np.float32))
         entries.append(
             {
                 "id": record.id,
                 "file": path.name,
                 "num_frames": record.num_steps + 1,
-                "num_latents": len(latents),
+                "num_latents": count,
                 "split": record.split,
                 "sha256": hash_file(path),
             }
         )
     config = settings.model_dump(exclude={"shard_frames", *NOT_CONTENT})
     before = _earlier(out, store, header, config, entries)
-    spec = tokenizer.latent_spec.model_copy(update=moments.statistics() if before is None else _statistics(before))
+    spec = spec.model_copy(update=moments.statistics() if before is None else _statistics(before))
     written = write_manifest(
         out,
         "latents",
@@ -114,12 +110,6 @@ def require_frames(found: FrameSpec, wanted: dict[str, object], tokenizer_path: 
             f"{tokenizer_path} was made for {expected.height}x{expected.width}",
             hint="record at that size or train a tokenizer on these episodes",
         )
-
-
-def _require_finite(episode: str, latents: torch.Tensor) -> None:
-    """Pitfall 15: what is no number, or beyond the stored type's range, never becomes data."""
-    if not torch.isfinite(latents).all():
-        raise DataError(f"the latents of episode {episode} are not finite as {latents.dtype}", hint=FINITE_HINT)
 
 
 # ---------------------------------------------------------------- growth
@@ -188,25 +178,6 @@ class _Moments:
         mean = self.total / self.count
         std = np.sqrt(np.maximum(self.square / self.count - mean**2, 0)).clip(1e-3)
         return {"mean": tuple(float(v) for v in mean), "std": tuple(float(v) for v in std)}
-
-
-def _origin(source: dict[str, str], latents: torch.Tensor) -> dict[str, str]:
-    """What a file says of itself: what its latents were made from, and their hash."""
-    # one entry: several would be written in any order
-    return {MADE_FROM: canonical(source | {"content": hash_tensors({"latents": latents})})}
-
-
-def _kept(path: Path, source: dict[str, str]) -> torch.Tensor | None:
-    """Latents of an earlier build, when they are whole and come from the same tokenizer and episode (pitfall 20)."""
-    if not path.is_file():
-        return None
-    try:
-        with open_tensors(path, "pt") as handle:
-            origin = handle.metadata()
-        latents = read_tensors(path).get("latents")
-    except ArtifactError:
-        return None  # damaged: it is made again
-    return latents if latents is not None and origin == _origin(source, latents) else None
 
 
 def _report(written: Header, spec: LatentSpec) -> Report:

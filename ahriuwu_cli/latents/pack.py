@@ -5,28 +5,30 @@ Shapes: K latents of an episode (one for every `stride` frames), N latent tokens
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ahriuwu_cli.core.artifact import GROWN_FROM, MANIFEST_NAME, Header, write_manifest
 from ahriuwu_cli.core.content import hash_file, require_content
 from ahriuwu_cli.core.errors import ArtifactError, DataError
-from ahriuwu_cli.core.files import keeping
+from ahriuwu_cli.core.files import keeping, write_atomically
 from ahriuwu_cli.core.lineage import grown_from, has_grown, outgrown, require_parent
-from ahriuwu_cli.core.loading import reading
 from ahriuwu_cli.core.lock import exclusive
 from ahriuwu_cli.core.report import Report
 from ahriuwu_cli.core.specs import LatentSpec
-from ahriuwu_cli.core.tensorfile import read_arrays, write_tensors
+from ahriuwu_cli.core.tensorfile import TensorFileWriter
 from ahriuwu_cli.episodes.alignment import arrived, num_latents, to_blocks
 from ahriuwu_cli.episodes.episode import Tracks
 from ahriuwu_cli.episodes.events import event_array
+from ahriuwu_cli.episodes.manifest import EpisodeRecord
 from ahriuwu_cli.episodes.store import EpisodeStore
-from ahriuwu_cli.latents.build import FINITE_HINT
 from ahriuwu_cli.latents.config import NOT_CONTENT, LatentsSection
+from ahriuwu_cli.latents.encoded import FINITE_HINT, LATENTS, ROWS, LatentFile
 from ahriuwu_cli.latents.manifest import EncodedEpisode, read_latents, read_packed
 from ahriuwu_cli.latents.shards import BLOCK_ARRAYS
 
@@ -60,30 +62,27 @@ def _pack(episodes: Path, latents: Path, out: Path, settings: LatentsSection) ->
             f"{store.fingerprint}: {len(encoded)} of {len(store.episodes)} episodes are encoded",
             hint="run `ahriuwu latents build` first; it encodes only what was added",
         )
-    writer = _ShardWriter(out, f"{header.fingerprint}_{settings.shard_frames}", settings.shard_frames)
+    members = _divided(store, encoded, settings.shard_frames)
+    name = f"{header.fingerprint}_{settings.shard_frames}"
     entries: list[dict[str, Any]] = []
-    for record in store.episodes:
-        episode = store.tracks(record.id)
-        array = _read_latents(latents, encoded.get(record.id), built.latent)
-        if len(array) != num_latents(episode.num_frames, stride):
-            pace = "" if stride == 1 else f" of {stride} frames each"
-            raise ArtifactError(
-                f"episode {record.id} has {episode.num_frames} frames but {len(array)} latents{pace}",
-                hint="run `ahriuwu latents build` again",
+    shards: list[dict[str, Any]] = []
+    for number, part in enumerate(members):
+        path, start = out / f"shard_{name}_{number:04d}.safetensors", 0
+        write_atomically(path, partial(_fill, _Sources(store, latents, built.latent), part))
+        for record, entry in part:
+            entries.append(
+                {
+                    "id": record.id,
+                    "shard": number,
+                    "start": start,
+                    "num_frames": record.num_steps + 1,
+                    "num_latents": entry.num_latents,
+                    "split": record.split,
+                    "task": store.tasks.index(record.task),
+                }
             )
-        shard, start = writer.add(blocks_of(episode, stride, store.events) | {"latents": array})
-        entries.append(
-            {
-                "id": record.id,
-                "shard": shard,
-                "start": start,
-                "num_frames": episode.num_frames,
-                "num_latents": len(array),
-                "split": record.split,
-                "task": store.tasks.index(record.task),
-            }
-        )
-    shards = writer.finish()
+            start += entry.num_latents
+        shards.append({"file": path.name, "num_latents": start, "sha256": hash_file(path)})
     config = settings.model_dump(exclude=NOT_CONTENT)
     written = write_manifest(
         out,
@@ -95,7 +94,10 @@ def _pack(episodes: Path, latents: Path, out: Path, settings: LatentsSection) ->
         | ({"events": store.events} if store.events else {})
         | _growth(out, header, config),
     )
-    writer.remove_others()
+    names = {shard["file"] for shard in shards}
+    for old in out.glob("shard_*.safetensors"):
+        if old.name not in names:
+            old.unlink()
     frames = sum(entry["num_frames"] for entry in entries)
     latents_in_all = sum(entry["num_latents"] for entry in entries)
     held = sum(entry["num_frames"] for entry in entries if entry["split"] == "heldout")
@@ -132,21 +134,73 @@ def _growth(out: Path, latents: Header, config: dict[str, Any]) -> dict[str, Any
     return {GROWN_FROM: grown_from(before)} if before.parents.get("latents") == latents.fingerprint else {}
 
 
-def _read_latents(folder: Path, entry: EncodedEpisode | None, spec: LatentSpec) -> np.ndarray:
-    """Latents (K, N, C) of one episode, as the manifest lists them: a build that stopped leaves newer files."""
-    if entry is None:
-        raise ArtifactError(f"{folder} lacks an episode of the store", hint=BUILD)
-    path = require_content(folder, entry.file, entry.sha256, again=BUILD)
-    with reading(path):
-        latents = read_arrays(path)["latents"]
-        finite = np.isfinite(latents).all()
-    if latents.shape[1:] != (spec.num_tokens, spec.dim_token):
-        raise ArtifactError(
-            f"{path} has latents {latents.shape}; expected {spec.num_tokens} x {spec.dim_token} each", hint=BUILD
-        )
-    if not finite:
-        raise DataError(f"{path} has latents that are not finite", hint=FINITE_HINT)
-    return latents
+Member = tuple[EpisodeRecord, EncodedEpisode]
+"""An episode and its latents."""
+
+
+@dataclass(frozen=True)
+class _Sources:
+    """What is packed: a store, the folder of its latents and their spec."""
+
+    store: EpisodeStore
+    folder: Path
+    spec: LatentSpec
+
+    def latents(self, record: EpisodeRecord, entry: EncodedEpisode) -> LatentFile:
+        """The latents of one episode, as the manifest lists them: a build that stopped leaves newer files."""
+        path = require_content(self.folder, entry.file, entry.sha256, again=BUILD)
+        file, spec, frames = LatentFile(path), self.spec, record.num_steps + 1
+        if file.shape[1:] != (spec.num_tokens, spec.dim_token):
+            raise ArtifactError(
+                f"{path} has latents {file.shape}; expected {spec.num_tokens} x {spec.dim_token} each", hint=BUILD
+            )
+        if not len(file) == entry.num_latents == num_latents(frames, spec.stride):
+            pace = "" if spec.stride == 1 else f" of {spec.stride} frames each"
+            raise ArtifactError(
+                f"episode {record.id} has {frames} frames but {len(file)} latents{pace}",
+                hint="run `ahriuwu latents build` again",
+            )
+        return file
+
+
+def _divided(store: EpisodeStore, encoded: Mapping[str, EncodedEpisode], limit: int) -> list[list[Member]]:
+    """All episodes in order, by shard: one is full when it has `limit` latents."""
+    shards: list[list[Member]] = []
+    rows = limit
+    for record in store.episodes:
+        entry = encoded.get(record.id)
+        if entry is None:
+            raise ArtifactError(f"there are no latents of episode {record.id}", hint=BUILD)
+        if rows >= limit:
+            shards.append([])
+            rows = 0
+        shards[-1].append((record, entry))
+        rows += entry.num_latents
+    return shards
+
+
+def _fill(sources: _Sources, members: Sequence[Member], temporary: Path) -> None:
+    """Write one shard, an episode at a time."""
+    store, spec = sources.store, sources.spec
+    total = sum(entry.num_latents for _, entry in members)
+    with temporary.open("r+b") as stream:
+        writer: TensorFileWriter | None = None
+        row = 0
+        for record, entry in members:
+            blocks = blocks_of(store.tracks(record.id), spec.stride, store.events)
+            file = sources.latents(record, entry)
+            for place, piece in enumerate(file.pieces()):
+                if writer is None:
+                    layout = {name: (array.dtype, (total, *array.shape[1:])) for name, array in blocks.items()}
+                    layout[LATENTS] = (piece.dtype, (total, *piece.shape[1:]))
+                    writer = TensorFileWriter(stream, layout, {})
+                if not np.isfinite(piece).all():
+                    raise DataError(f"{sources.folder / entry.file} has latents that are not finite", hint=FINITE_HINT)
+                writer.put(LATENTS, row + place * ROWS, piece)
+            assert writer is not None, "an episode has latents"
+            for name, array in blocks.items():
+                writer.put(name, row, array)
+            row += entry.num_latents
 
 
 def blocks_of(episode: Tracks, stride: int, events: list[str]) -> dict[str, np.ndarray]:
@@ -161,47 +215,3 @@ def blocks_of(episode: Tracks, stride: int, events: list[str]) -> dict[str, np.n
     arrays = {name: getattr(blocks, name) for name in BLOCK_ARRAYS}
     arrays |= {event_array(name): arrived(episode.event(name), stride) for name in events}
     return {name: array.astype(np.uint8) if array.dtype == bool else array for name, array in arrays.items()}
-
-
-class _ShardWriter:
-    """Collects episodes and writes a shard whenever `limit` latents are reached.
-
-    `name` stands in the files' names and differs where their content does, so that no shard of another pack is
-    written over.
-    """
-
-    def __init__(self, folder: Path, name: str, limit: int) -> None:
-        self.folder, self.name, self.limit = folder, name, limit
-        self.shards: list[dict[str, Any]] = []
-        self._parts: list[dict[str, np.ndarray]] = []
-        self._rows = 0
-
-    def add(self, arrays: dict[str, np.ndarray]) -> tuple[int, int]:
-        """Append an episode; returns its shard number and first row."""
-        if self._rows >= self.limit:
-            self._flush()
-        place = len(self.shards), self._rows
-        self._parts.append(arrays)
-        self._rows += len(arrays["latents"])
-        return place
-
-    def finish(self) -> list[dict[str, Any]]:
-        """Write what is left and return the list of shards."""
-        self._flush()
-        return self.shards
-
-    def remove_others(self) -> None:
-        """Remove the shards of an earlier pack."""
-        names = {shard["file"] for shard in self.shards}
-        for old in self.folder.glob("shard_*.safetensors"):
-            if old.name not in names:
-                old.unlink()
-
-    def _flush(self) -> None:
-        if not self._parts:
-            return
-        path = self.folder / f"shard_{self.name}_{len(self.shards):04d}.safetensors"
-        joined = {name: np.concatenate([part[name] for part in self._parts]) for name in self._parts[0]}
-        write_tensors(path, {name: torch.from_numpy(array) for name, array in joined.items()}, {})
-        self.shards.append({"file": path.name, "num_latents": self._rows, "sha256": hash_file(path)})
-        self._parts, self._rows = [], 0

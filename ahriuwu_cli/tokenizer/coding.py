@@ -6,7 +6,7 @@ tokens, C channels per token.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -15,20 +15,23 @@ from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.tokenizer.protocol import Tokenizer, to_frames, to_pixels
 
 
-@torch.no_grad()
 def encode_episode(tokenizer: Tokenizer, pieces: Iterable[Tensor], runtime: Runtime) -> Tensor:
     """Latents of one episode: all its frames, in pieces (n, H, W, 3) uint8 in order -> (K, N, C) fp32 on the CPU."""
+    return torch.cat(list(encode_pieces(tokenizer, pieces, runtime)))
+
+
+@torch.no_grad()
+def encode_pieces(tokenizer: Tokenizer, pieces: Iterable[Tensor], runtime: Runtime) -> Iterator[Tensor]:
+    """`encode_episode`, latents (k, N, C) of as many frames at a time as come together."""
     stream = tokenizer.encode_stream()
-    parts = []
     for piece in pieces:
         with runtime.autocast():
             latents = stream.encode(to_pixels(piece.to(runtime.device))[None])
-        parts.append(latents[0].float().cpu())
+        yield latents[0].float().cpu()
     with runtime.autocast():
         rest = stream.finish()
     if rest is not None:
-        parts.append(rest[0].float().cpu())
-    return torch.cat(parts)
+        yield rest[0].float().cpu()
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.specs import FrameSpec
 from ahriuwu_cli.core.tensorfile import metadata_of, read_tensors, write_tensors
 from ahriuwu_cli.doctor.reencoding import sampled_pair
-from ahriuwu_cli.latents.build import MADE_FROM
+from ahriuwu_cli.latents.encoded import MADE_FROM
 from ahriuwu_cli.pipeline import stages
 from ahriuwu_cli.pipeline.config import Run
 from ahriuwu_cli.tokenizer.coding import encode_episode

@@ -148,12 +148,12 @@ def by_hand(tmp_path_factory: pytest.TempPathFactory, save_tokenizer: SaveTokeni
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Frames of every episode that is really encoded."""
     counts: list[int] = []
-    encode = build.encode_episode
+    encode = build.encode_pieces
 
     def spy(tokenizer, pieces, runtime):
         whole = list(pieces)
         counts.append(sum(map(len, whole)))
         return encode(tokenizer, whole, runtime)
 
-    monkeypatch.setattr(build, "encode_episode", spy)
+    monkeypatch.setattr(build, "encode_pieces", spy)
     return counts

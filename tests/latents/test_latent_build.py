@@ -164,17 +164,17 @@ def test_another_split_encodes_nothing_again(own, encoded: list[int]) -> None:
 
 def test_an_interrupted_build_goes_on(own, encoded: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.rmtree(own.latents)
-    write = module.write_tensors
+    write = module.write_latents
 
     def interrupt(path: Path, *rest) -> None:
         if path.name == "000003.safetensors":
             raise KeyboardInterrupt
         write(path, *rest)
 
-    monkeypatch.setattr(module, "write_tensors", interrupt)
+    monkeypatch.setattr(module, "write_latents", interrupt)
     with pytest.raises(KeyboardInterrupt):
         own.build()
-    monkeypatch.setattr(module, "write_tensors", write)
+    monkeypatch.setattr(module, "write_latents", write)
     with pytest.raises(ArtifactError, match="manifest"):
         read_header(own.latents, "latents")
     encoded.clear()

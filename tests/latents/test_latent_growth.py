@@ -104,19 +104,19 @@ def test_what_has_not_grown_is_measured_anew(own, recorded, save_tokenizer, chan
 
 def test_a_build_that_stops_while_growing_leaves_what_was_there(own, recorded, encoded, monkeypatch) -> None:
     """Pitfall 21: latents and packed latents of the small store are readable until the manifest is written."""
-    write = module.write_tensors
+    write = module.write_latents
 
     def interrupt(path: Path, *rest) -> None:
         if path.name == "000008.safetensors":
             raise KeyboardInterrupt
         write(path, *rest)
 
-    monkeypatch.setattr(module, "write_tensors", interrupt)
+    monkeypatch.setattr(module, "write_latents", interrupt)
     with pytest.raises(KeyboardInterrupt):
         own.build(batch_size=8)
     assert latents_of(own) == latents_of(recorded)
     assert LatentWindows(own.packed, "train").header == packed_of(recorded)
-    monkeypatch.setattr(module, "write_tensors", write)
+    monkeypatch.setattr(module, "write_latents", write)
     encoded.clear()
     own.build(batch_size=8)
     assert len(encoded) == 2

@@ -95,7 +95,7 @@ def test_latents_that_are_not_finite_are_neither_built_nor_packed(own, monkeypat
         own.pack()
     shutil.rmtree(own.latents)
     monkeypatch.setattr(
-        build, "encode_episode", lambda _, pieces, *rest: torch.full((sum(map(len, pieces)), 4, 3), 1e5)
+        build, "encode_pieces", lambda _, pieces, *rest: (torch.full((len(piece), 4, 3), 1e5) for piece in pieces)
     )
     with pytest.raises(DataError, match="the latents of episode 000000 are not finite as") as caught:
         own.build(dtype="float16")
