@@ -1,5 +1,8 @@
 """HDF5 files, read as somebody's input: groups and arrays by their paths, links that stay in the source, in pieces.
 
+A file that is cut short or has other bytes in it is a defect like any other; but the HDF5 library can crash over bytes
+that were changed within its own tables, and then the import ends there. What was imported before stays.
+
 Shapes: M rows of an array.
 """
 

@@ -20,6 +20,8 @@ from ahriuwu_cli.sources.imports.protocol import RecordingError
 
 AT_ONCE = 64
 """Rows of pictures, encoded, that are held together."""
+LONGEST = 1 << 40
+"""Rows of a file."""
 ROWS_AT_ONCE = 1 << 16
 """Rows of numbers that are looked through together."""
 
@@ -60,6 +62,8 @@ class ParquetFile:
             self._file = self._arrow.parquet.ParquetFile(path, memory_map=False, pre_buffer=False)
             counts = [self._file.metadata.row_group(group).num_rows for group in range(self._file.num_row_groups)]
             self.columns: list[str] = list(self._file.schema_arrow.names)
+        if not all(0 <= count <= LONGEST for count in counts) or sum(counts) > LONGEST:
+            raise RecordingError(name, "is no Parquet file that can be read: it has an absurd number of rows")
         self._edges = np.concatenate([[0], np.cumsum(np.array(counts, np.int64))])
 
     def __len__(self) -> int:
@@ -82,6 +86,7 @@ class ParquetFile:
             return self._file.schema_arrow.empty_table().select(list(columns))
         with self._reading():
             found = self._file.read_row_groups(groups, columns=list(columns), use_threads=False)
+            found.validate(full=True)  # text that is no UTF-8, lists that reach out of their values
             return found.select(list(columns)).slice(start - int(self._edges[groups[0]]), stop - start)
 
     def batches(self, columns: Sequence[str], start: int, stop: int, size: int) -> Iterator[Any]:
@@ -97,6 +102,8 @@ class ParquetFile:
         while row < stop:
             with self._reading():
                 batch = next(source, None)
+                if batch is not None:
+                    batch.validate(full=True)
             if batch is None:
                 raise RecordingError(self.name, f"breaks off after row {row}")
             first, last = max(start - row, 0), min(stop - row, batch.num_rows)
