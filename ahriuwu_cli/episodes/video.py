@@ -14,7 +14,7 @@ from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, Self
 
 import av
 import numpy as np
@@ -31,21 +31,47 @@ VIDEO_HINT = "restore the file, or make it again"
 
 def write_video(path: Path, frames: Iterable[np.ndarray], height: int, width: int) -> int:
     """Write pieces (n, H, W, 3) uint8 as one MP4 file; returns how many frames came."""
-    quality = {"qp": "0"} if height * width <= LOSSLESS_PIXELS else {"crf": str(CRF)}
-    # one thread: with several, the bits depend on how many there are
-    options = quality | {"preset": "veryfast", "bf": "0", "g": str(GOP), "sc_threshold": "0", "threads": "1"}
     count = 0
-    with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream("libx264rgb", rate=RATE, options=options)
-        stream.height, stream.width, stream.pix_fmt = height, width, "rgb24"
+    with VideoWriter(path, height, width) as writer:
         for piece in frames:
-            for frame in piece:
-                picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-                picture.pts, picture.time_base = count, Fraction(1, RATE)
-                container.mux(stream.encode(picture))
-                count += 1
-        container.mux(stream.encode())
+            writer.add(piece, range(count, count + len(piece)))
+            count += len(piece)
     return count
+
+
+class VideoWriter:
+    """An MP4 file that is written piece by piece; a context.
+
+    Args:
+        path: of the file.
+        height: H.
+        width: W.
+        unit: seconds that time stamps are counted in.
+    """
+
+    def __init__(self, path: Path, height: int, width: int, unit: Fraction = Fraction(1, RATE)) -> None:
+        quality = {"qp": "0"} if height * width <= LOSSLESS_PIXELS else {"crf": str(CRF)}
+        # one thread: with several, the bits depend on how many there are
+        options = quality | {"preset": "veryfast", "bf": "0", "g": str(GOP), "sc_threshold": "0", "threads": "1"}
+        self._container, self._unit = av.open(str(path), "w", format="mp4"), unit
+        self._stream = self._container.add_stream("libx264rgb", rate=RATE, options=options)
+        self._stream.height, self._stream.width, self._stream.pix_fmt = height, width, "rgb24"
+        self._stream.codec_context.time_base = unit
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._container.mux(self._stream.encode())
+        self._container.close()
+
+    def add(self, piece: np.ndarray, stamps: Iterable[int]) -> None:
+        """Frames (n, H, W, 3) uint8 with their time stamps (n,), which rise from one frame to the next."""
+        for frame, stamp in zip(piece, stamps, strict=True):
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+            picture.pts, picture.time_base = stamp, self._unit
+            self._container.mux(self._stream.encode(picture))
 
 
 class VideoFrames:

@@ -115,6 +115,8 @@ class Mapping(Section):
     reward: ValueMap | None = None
     events: dict[str, ValueMap] = Field(default_factory=dict)
     terminal: str = Field(default="", description="column that is true in the last row where the game ended")
+    known: str = Field(default="", description="of rows of frames: column that is true where the action is known")
+    task: str = Field(default="", description="column of the name of the task; what its first row says is taken")
 
     @model_validator(mode="after")
     def _consistent(self) -> Mapping:
@@ -123,6 +125,8 @@ class Mapping(Section):
             raise ValueError(f"two actions have one name: {names}")
         if self.log is None and any(action.keys for action in self.actions):
             raise ValueError("keys that go down and up are in a log: add [log], or give columns")
+        if self.log is not None and self.known:
+            raise ValueError("known is a column of rows of frames; a log has none")
         if self.log is not None and not self.time.column:
             raise ValueError("entries of a log need a time: give time.column")
         for name in self.events:

@@ -100,10 +100,7 @@ def _found(folder: Path, source: Path, fps: float, mapping: Mapping | None, side
         frames, notes = ImageFiles(pictures, np.arange(len(pictures)) / fps), _holes(pictures)
         if mapping is None or side_car is None:
             return Recorded(frames, notes=notes)
-        labels = labels_of(read_table(side_car), mapping, frames.times)
-        return Recorded(
-            frames, labels.actions, reward=labels.reward, events=labels.events, terminal=labels.terminal, notes=notes
-        )
+        return labels_of(read_table(side_car), mapping, frames.times).recorded(frames, notes)
 
     files = (*pictures, side_car) if labelled and side_car is not None else tuple(pictures)
     return Found(shown(folder, source), files, read)

@@ -12,7 +12,16 @@ import numpy as np
 
 from ahriuwu_cli.sources.imports.clock import usual_interval
 from ahriuwu_cli.sources.imports.mapping import UNITS, ActionMap, Mapping, ValueMap
-from ahriuwu_cli.sources.imports.protocol import Happenings, RecordingError, Rows, Switch, Switches, Track
+from ahriuwu_cli.sources.imports.protocol import (
+    FrameSource,
+    Happenings,
+    Recorded,
+    RecordingError,
+    Rows,
+    Switch,
+    Switches,
+    Track,
+)
 from ahriuwu_cli.sources.imports.table import TRUE, Table
 
 HOLDING = ("last", "mean", "mode")
@@ -27,6 +36,14 @@ class Labels:
     reward: Happenings | None = None
     events: dict[str, Happenings] = field(default_factory=dict)
     terminal: bool = False
+    task: str | None = None
+
+    def recorded(self, frames: FrameSource, notes: Sequence[str] = ()) -> Recorded:
+        """The recording of these frames."""
+        return Recorded(
+            frames, self.actions, reward=self.reward, events=self.events, terminal=self.terminal, task=self.task,
+            notes=notes,
+        )  # fmt: skip
 
 
 def labels_of(table: Table, mapping: Mapping, frames: np.ndarray) -> Labels:
@@ -42,6 +59,7 @@ def labels_of(table: Table, mapping: Mapping, frames: np.ndarray) -> Labels:
         reward=None if mapping.reward is None else reader.value(mapping.reward),
         events={name: reader.value(event) for name, event in mapping.events.items()},
         terminal=_terminal(table, mapping),
+        task=_task(table, mapping),
     )
 
 
@@ -89,6 +107,12 @@ def _terminal(table: Table, mapping: Mapping) -> bool:
     return bool(flags[-1])
 
 
+def _task(table: Table, mapping: Mapping) -> str | None:
+    """The name of the task; None where there is none."""
+    name = table.column(mapping.task)[0] if mapping.task and len(table) else None
+    return None if name in (None, "") else str(name)
+
+
 class _RowsOfFrames:
     """A table with a row for each frame."""
 
@@ -102,10 +126,11 @@ class _RowsOfFrames:
             self._begun, self._came = np.concatenate([times[:1] - step, times[:-1]]), times
         else:
             self._begun, self._came = times, np.concatenate([times[1:], times[-1:] + step])
+        self._known = table.floats(mapping.known) != 0 if mapping.known else None
 
     def action(self, action: ActionMap) -> Rows:
         values = _columns(self._table, action, None)
-        return Rows(self._begun, values, file=self._table.file, numbers=self._table.numbers)
+        return Rows(self._begun, values, self._known, file=self._table.file, numbers=self._table.numbers)
 
     def value(self, value: ValueMap) -> Happenings:
         if not value.column:
@@ -155,7 +180,8 @@ class _Log:
 
 def _columns(table: Table, action: ActionMap, rows: Sequence[int] | None) -> np.ndarray:
     """The values (M, D) float32 of an action's columns."""
-    words = TRUE | action.words | {label.lower(): float(place) for place, label in enumerate(action.labels)}
+    labels = action.labels if action.type == "categorical" else ()  # of switches they say which, not whether
+    words = TRUE | action.words | {label.lower(): float(place) for place, label in enumerate(labels)}
     values = np.stack([table.floats(column, words, rows) for column in action.columns], axis=1)
     if action.clip:
         assert action.low is not None and action.high is not None

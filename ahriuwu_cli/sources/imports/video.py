@@ -80,7 +80,6 @@ def _opener(name: str, files: tuple[Path, ...], mapping: Mapping | None) -> Any:
         frames = VideoSource(files[0], name=name)
         if mapping is None or len(files) == 1:
             return Recorded(frames)
-        labels = labels_of(read_table(files[1]), mapping, frames.times)
-        return Recorded(frames, labels.actions, reward=labels.reward, events=labels.events, terminal=labels.terminal)
+        return labels_of(read_table(files[1]), mapping, frames.times).recorded(frames)
 
     return read
