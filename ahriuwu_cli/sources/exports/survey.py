@@ -43,6 +43,7 @@ class Survey:
         late: ids of those whose clock does not begin at zero.
         ends: ids of those that ended both ways, or neither.
         longest: seconds between two frames.
+        rounding: seconds by which times are off as 32-bit numbers.
     """
 
     ids: list[str] = field(default_factory=list)
@@ -56,6 +57,7 @@ class Survey:
     late: list[str] = field(default_factory=list)
     ends: list[str] = field(default_factory=list)
     longest: float = 0.0
+    rounding: float = 0.0
 
     @classmethod
     def of(cls, store: EpisodeStore) -> Survey:
@@ -105,6 +107,7 @@ class Survey:
         self.steps += tracks.num_steps
         self.unlabelled += int((~tracks.action_valid).sum())
         self.longest = max(self.longest, float(np.diff(times).max()))
+        self.rounding = max(self.rounding, float(np.abs(times - times.astype(np.float32)).max()))
         terminal = bool(tracks.terminals[-1])
         for said, holds in (
             (self.uneven, np.abs(times - np.arange(len(times)) * float(unit_of(fps))).max() > EVEN),

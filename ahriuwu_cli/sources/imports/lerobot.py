@@ -7,6 +7,9 @@ the last action led to is not recorded, so the last action falls away (steps.py 
 
 Decision: actions are positions (of joints, as a rule), so what holds at the end of a step is its action; data of deltas
 or velocities needs the option `aggregate`.
+
+Three things that `ahriuwu export` writes in places which the format leaves free are taken where they are found: the action
+spec in the `info` of the action's feature, the feature `action_valid`, and features `next.event.NAME`.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from pydantic import Field
 from ahriuwu_cli.core.config import Section
 from ahriuwu_cli.core.errors import InputError
 from ahriuwu_cli.core.specs import ActionSpec
+from ahriuwu_cli.episodes.events import EVENT_NAME
 from ahriuwu_cli.sources.imports.fields import plain_size, settings
 from ahriuwu_cli.sources.imports.folders import named_path
 from ahriuwu_cli.sources.imports.frames import VideoRows
@@ -32,8 +36,9 @@ from ahriuwu_cli.sources.imports.lerobot_actions import (
     column_names,
     known_bounds,
     make_spec,
+    written_spec,
 )
-from ahriuwu_cli.sources.imports.lerobot_episodes import INFO, Info, Listed, list_episodes, read_info, read_tasks
+from ahriuwu_cli.sources.imports.lerobot_episodes import INFO, Feature, Info, Listed, list_episodes, read_info, read_tasks
 from ahriuwu_cli.sources.imports.parquet import (
     ParquetFile,
     ParquetPictures,
@@ -47,6 +52,7 @@ from ahriuwu_cli.sources.imports.tiles import Tiles, choose_cameras
 
 KIND = "lerobot"
 TIME, REWARD, DONE, CUT_OFF = "timestamp", "next.reward", "next.done", "next.truncated"
+VALID, EVENT, SPEC = "action_valid", "next.event.", "action_spec"
 HEAD = 1 << 16
 """Bytes of meta/info.json that are looked at to tell what it is."""
 
@@ -110,19 +116,24 @@ class LeRobotImporter:
         feature = action_feature(info, chosen.action)
         cameras = choose_cameras(info.cameras, chosen.cameras, KIND)
         listed, defects = list_episodes(source, info, cameras)
-        width = feature.shape[0]
-        bounds = known_bounds(source, chosen.action, width) if chosen.bounds == "stats" else None
-        if bounds is None:
-            files = dict.fromkeys(each.data for each in listed)
-            bounds = bounds_of_data(source, files, chosen.action, width)
-        spec = make_spec(
-            chosen.action, column_names(feature), bounds, chosen.aggregate, apart=chosen.columns == "apart"
-        )
+        spec = written_spec(feature.info.get(SPEC), feature.shape[0], chosen.aggregate)
+        if spec is None:
+            spec = _spec(source, chosen, feature, listed)
         data = _DataSet(source, info, tuple(cameras), chosen.action, spec, read_tasks(source, info))
         notes = []
         if info.total_episodes not in (None, len(listed)):
             notes.append(f"{INFO} says {info.total_episodes} episodes; {len(listed)} are listed")
         return Source(spec, [_found(data, each) for each in listed], info.fps, defects, notes)
+
+
+def _spec(source: Path, chosen: Options, feature: Feature, listed: list[Listed]) -> ActionSpec:
+    """The spec that numbers without further words have."""
+    width = feature.shape[0]
+    bounds = known_bounds(source, chosen.action, width) if chosen.bounds == "stats" else None
+    if bounds is None:
+        files = dict.fromkeys(each.data for each in listed)
+        bounds = bounds_of_data(source, files, chosen.action, width)
+    return make_spec(chosen.action, column_names(feature), bounds, chosen.aggregate, apart=chosen.columns == "apart")
 
 
 def _found(data: _DataSet, listed: Listed) -> Found:
@@ -141,7 +152,10 @@ def _open(data: _DataSet, listed: Listed) -> Recorded:
     file = ParquetFile(path, name)
     try:
         wanted = [TIME, data.action]
-        also = [key for key in (REWARD, DONE, CUT_OFF, "frame_index", "task_index") if key in file.columns]
+        also = [key for key in (REWARD, DONE, CUT_OFF, VALID, "frame_index", "task_index") if key in file.columns]
+        events = {key.removeprefix(EVENT): key for key in file.columns if key.startswith(EVENT)}
+        events = {event: key for event, key in events.items() if EVENT_NAME.fullmatch(event)}
+        also += events.values()
         table = file.table([*wanted, *also], start, stop)
     finally:
         file.close()
@@ -160,15 +174,19 @@ def _open(data: _DataSet, listed: Listed) -> Recorded:
     done, cut_off = column(DONE), column(CUT_OFF)
     ended = done is not None and bool(done[-1]) and not (cut_off is not None and bool(cut_off[-1]))
     cameras = [_camera(data, listed, key, start, times) for key in data.cameras]
-    numbers = range(start, stop)
-    columns = np.split(actions.astype(np.float32), len(data.spec.components), axis=1)
+    numbers, known, values = range(start, stop), column(VALID), actions.astype(np.float32)
     return Recorded(
         frames=Tiles(cameras),
         actions={
-            part.name: Rows(times, values, file=name, numbers=numbers)
-            for part, values in zip(data.spec.components, columns, strict=True)
+            part: Rows(times, values[:, columns], None if known is None else known != 0, name, numbers)
+            for part, columns in data.spec.slices().items()
         },
-        reward=_reward(name, column(REWARD), times, start, ended=ended),
+        reward=_came(name, REWARD, column(REWARD), times, start, ended=ended),
+        events={
+            event: track
+            for event, key in events.items()
+            if (track := _came(name, key, column(key), times, start, ended=ended)) is not None
+        },
         terminal=ended,
         task=_task(data, listed, column("task_index"), start),
     )
@@ -214,13 +232,19 @@ def _camera(data: _DataSet, listed: Listed, key: str, start: int, times: np.ndar
     return VideoRows(path, clip.path, times, clip.start, tolerance=0.5 / data.info.fps)
 
 
-def _reward(name: str, values: np.ndarray | None, times: np.ndarray, start: int, *, ended: bool) -> Happenings | None:
+def _came(
+    name: str, key: str, values: np.ndarray | None, times: np.ndarray, start: int, *, ended: bool
+) -> Happenings | None:
+    """Rewards, or an event, at the times of the frames that they came with; see the module."""
     if values is None:
         return None
     if not np.isfinite(values).all():
         place = int(np.argmin(np.isfinite(values)))
-        raise RecordingError(name, f"{REWARD} is {values[place]}; expected a number", row=start + place)
-    return with_next_frame(values[:, None], times, ended=ended)
+        raise RecordingError(name, f"{key} is {values[place]}; expected a number", row=start + place)
+    came = values[:-1].astype(np.float32)
+    if ended:
+        came[-1] += np.float32(values[-1])
+    return Happenings(times[1:], came[:, None])
 
 
 def _task(data: _DataSet, listed: Listed, numbers: np.ndarray | None, start: int) -> str | None:

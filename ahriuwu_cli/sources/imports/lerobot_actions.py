@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from ahriuwu_cli.core.errors import InputError
 from ahriuwu_cli.core.specs import ActionComponent, ActionSpec, Aggregate
@@ -91,6 +92,31 @@ def make_spec(key: str, labels: tuple[str, ...], bounds: Bounds, rule: Aggregate
                 name=name, type="continuous", low=low, high=high, labels=labels[column : column + 1], aggregate=rule
             )
         )
+    return ActionSpec(components=tuple(parts))
+
+
+def written_spec(value: Any, width: int, rule: Aggregate) -> ActionSpec | None:
+    """The spec that a data set says in so many words; None where it does not.
+
+    Args:
+        value: as it is in the description.
+        width: D.
+        rule: of continuous components that have none.
+
+    Raises:
+        InputError: it is none, or one of another width.
+    """
+    if value is None:
+        return None
+    try:
+        spec = ActionSpec.model_validate(value)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        raise InputError(f"{INFO}: action_spec: {fault['msg']}"[:300], hint=HINT) from error
+    if spec.dim != width:
+        raise InputError(f"{INFO}: action_spec has {spec.dim} columns; the action has {width}", hint=HINT)
+    rules: dict[str, Aggregate] = {"binary": "any", "categorical": "mode", "continuous": rule}
+    parts = [each if each.aggregate else each.model_copy(update={"aggregate": rules[each.type]}) for each in spec.components]
     return ActionSpec(components=tuple(parts))
 
 
