@@ -32,6 +32,7 @@ class Survey:
     """Facts about all episodes of a store.
 
     Attributes:
+        fps: of the store.
         ids: of all episodes, in order.
         events: names of all events.
         tasks: of the episodes, in order of first appearance.
@@ -46,6 +47,7 @@ class Survey:
         rounding: seconds by which times are off as 32-bit numbers.
     """
 
+    fps: float
     ids: list[str] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
     tasks: list[str] = field(default_factory=list)
@@ -69,10 +71,10 @@ class Survey:
         """
         if not store.num_episodes:
             raise InputError(f"{store.folder} has no episodes", hint="record or import some first")
-        found = cls(events=store.events, tasks=store.tasks)
+        found = cls(fps=store.frame_spec.fps, events=store.events, tasks=store.tasks)
         found.policies = list(dict.fromkeys(record.policy for record in store.episodes))
         for record in store.episodes:
-            found._take(record.id, store.tracks(record.id), store.frame_spec.fps)
+            found._take(record.id, store.tracks(record.id))
         if found.longest > LONGEST_BREAK:
             raise InputError(
                 f"two frames of an episode are {found.longest:g} seconds apart; expected up to {LONGEST_BREAK:g}",
@@ -101,7 +103,7 @@ class Survey:
             said.append("it is one episode: an import divides it in time, so that both splits have something")
         return said
 
-    def _take(self, episode_id: str, tracks: Tracks, fps: float) -> None:
+    def _take(self, episode_id: str, tracks: Tracks) -> None:
         self.ids.append(episode_id)
         times = since_start(tracks)
         self.steps += tracks.num_steps
@@ -110,8 +112,8 @@ class Survey:
         self.rounding = max(self.rounding, float(np.abs(times - times.astype(np.float32)).max()))
         terminal = bool(tracks.terminals[-1])
         for said, holds in (
-            (self.uneven, np.abs(times - np.arange(len(times)) * float(unit_of(fps))).max() > EVEN),
-            (self.crowded, not _is_kept(times, fps, terminal=terminal)),
+            (self.uneven, np.abs(times - np.arange(len(times)) * float(unit_of(self.fps))).max() > EVEN),
+            (self.crowded, not _is_kept(times, self.fps, terminal=terminal)),
             (self.late, tracks.timestamps[0] != 0),
             (self.ends, terminal == bool(tracks.truncations[-1])),
         ):

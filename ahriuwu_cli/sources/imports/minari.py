@@ -6,6 +6,10 @@ Observation t, action t, then observation t + 1 with reward t. Pictures are JPEG
 that wrote them did. Nothing says at what rate it was played: `fps` is an option, and the steps are taken to be even.
 
 Decision: continuous actions of environments are forces and velocities, so between two frames their mean counts.
+
+What `ahriuwu export` writes in places that the format leaves free is taken where it is found: the attribute `task` of an
+episode, and among its infos (T + 1 of each, entry t + 1 came with observation t + 1) `action_valid`, which is false where
+action t is not known, and `events/NAME`.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from pydantic import Field
 from ahriuwu_cli.core.config import Section
 from ahriuwu_cli.core.errors import InputError
 from ahriuwu_cli.core.specs import ActionSpec, Aggregate
+from ahriuwu_cli.episodes.events import EVENT_NAME, EVENTS
 from ahriuwu_cli.episodes.names import Keys, part_name
 from ahriuwu_cli.games.codec import ActionCodec, leaves
 from ahriuwu_cli.sources.imports.array_pictures import is_picture
@@ -36,6 +41,7 @@ from ahriuwu_cli.sources.imports.tiles import Tiles, choose_cameras
 
 KIND = "minari"
 DATA, FACTS = "main_data.hdf5", "metadata.json"
+INFOS, VALID, TASK = "infos", "action_valid", "task"
 EPISODE = re.compile(r"episode_(\d{1,18})")
 OBSERVATION = "observation"
 """Name of observations that are not nested."""
@@ -201,17 +207,47 @@ def _read(data: _DataSet, file: Hdf5File, part: str) -> Recorded:
             raise RecordingError(file.name, reason, row=int(early[0]))
     times = np.arange(steps + 1) / data.fps
     cameras = [_camera(data, file, part, name, times) for name in data.cameras]
-    actions = _actions(data, file, part, steps)
+    actions, known = _actions(data, file, part, steps), _info(file, f"{part}/{INFOS}/{VALID}", steps)
     tracks = {
-        name: Rows(times[:-1], actions[:, columns], file=file.name, numbers=range(steps))
+        name: Rows(times[:-1], actions[:, columns], None if known is None else known != 0, file.name, range(steps))
         for name, columns in data.spec.slices().items()
     }
     return Recorded(
         frames=Tiles(cameras),
         actions=tracks,
         reward=Happenings(times[1:], rewards.astype(np.float32)[:, None]),
+        events=_events(file, part, times),
         terminal=bool(ends["terminations"][-1]),
+        task=_task(file, part),
     )
+
+
+def _info(file: Hdf5File, path: str, steps: int) -> np.ndarray | None:
+    """What came with each observation but the first, (T,); None where there is no such array."""
+    if not file.is_array(path):
+        return None
+    values = _column(file, path)
+    _require_count(file, path, len(values), steps + 1)
+    wrong = np.flatnonzero(~np.isfinite(values))
+    if len(wrong):
+        raise RecordingError(file.name, f"{path} is {values[wrong[0]]}; expected a number", row=int(wrong[0]))
+    return values[1:]
+
+
+def _events(file: Hdf5File, part: str, times: np.ndarray) -> dict[str, Happenings]:
+    group = f"{part}/{INFOS}/{EVENTS}"
+    names = [name for name in file.names(group) if EVENT_NAME.fullmatch(name)] if file.holds(group) else []
+    found = {name: _info(file, f"{group}/{name}", len(times) - 1) for name in names}
+    return {
+        name: Happenings(times[1:], values.astype(np.float32)[:, None])
+        for name, values in found.items()
+        if values is not None
+    }
+
+
+def _task(file: Hdf5File, part: str) -> str | None:
+    name = file.attributes(part).get(TASK)
+    return name if isinstance(name, str) and name else None
 
 
 def _column(file: Hdf5File, path: str) -> np.ndarray:
