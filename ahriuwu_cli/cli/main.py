@@ -23,6 +23,7 @@ from ahriuwu_cli.cli import (
     doctor,
     dynamics,
     eval,
+    export,
     imagine,
     improve,
     init,
@@ -39,6 +40,7 @@ ROAD = (
     "demo",
     "init",
     "data",
+    "export",
     "tokenizer",
     "latents",
     "dynamics",
@@ -92,6 +94,7 @@ def root(
 
 app.command()(init.init)
 app.add_typer(data.app, name="data")
+app.command()(export.export)
 app.add_typer(tokenizer.app, name="tokenizer")
 app.add_typer(latents.app, name="latents")
 app.add_typer(dynamics.app, name="dynamics")

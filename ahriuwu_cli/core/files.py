@@ -96,6 +96,36 @@ def _write(path: Path, write: Callable[[Path], object]) -> None:
     sync_folder(path.parent)
 
 
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder beside `folder`, to be filled: it is moved there when all is on disk, and removed where that fails.
+
+    `folder` is not there, or empty.
+
+    Raises:
+        StorageError: the system does not let it be written.
+    """
+    place = folder.absolute()
+    temporary = temporary_name(place)
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        for path in temporary.rglob("*"):
+            if path.is_dir():
+                sync_folder(path)
+            else:
+                with path.open("r+b") as stream:  # Windows syncs only what is open for writing
+                    os.fsync(stream.fileno())
+        temporary.replace(place)
+        sync_folder(place.parent)
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+        raise refused(folder, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def sync_folder(folder: Path) -> None:
     """Make new names in a folder last."""
     if os.name != "posix":

@@ -29,9 +29,9 @@ TREE = dict(commands(typer.main.get_command(app)))
 
 def test_the_tree_is_whole() -> None:
     leaves = {" ".join(path) for path, command in TREE.items() if not getattr(command, "commands", None)}
-    wanted = "init; data record; data import; data info; data view; data split; tokenizer train; latents build; "
-    wanted += "latents pack; dynamics train; agent finetune; imagine train; eval rollout; eval offline; eval agent; "
-    wanted += "improve; ablate; study run; study figure; study table; tune; "
+    wanted = "init; data record; data import; data info; data view; data split; export; tokenizer train; "
+    wanted += "latents build; latents pack; dynamics train; agent finetune; imagine train; eval rollout; eval offline; "
+    wanted += "eval agent; improve; ablate; study run; study figure; study table; tune; "
     wanted += "bench tokenizer; bench dynamics; bench sampler; bench latents; "
     wanted += "doctor; demo"
     assert leaves == set(wanted.split("; "))

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import shutil
 from pathlib import Path
 
 from ahriuwu_cli.core.errors import InputError
-from ahriuwu_cli.core.files import REFUSALS, refused, sync_folder, temporary_name
+from ahriuwu_cli.core.files import whole_folder
 from ahriuwu_cli.core.lock import contents
 from ahriuwu_cli.core.progress import counted
 from ahriuwu_cli.core.report import Report
 from ahriuwu_cli.core.toml import value_text
 from ahriuwu_cli.episodes.store import EpisodeStore
-from ahriuwu_cli.sources.exports.protocol import Done, Exporter
+from ahriuwu_cli.sources.exports.protocol import Exporter
 from ahriuwu_cli.sources.exports.registry import exporter
 from ahriuwu_cli.sources.exports.survey import USUAL_GAP, Survey
 
@@ -38,36 +36,9 @@ def export_store(source: Path, name: str, folder: Path) -> Report:
     store = EpisodeStore.open(source)
     survey = Survey.of(store)
     losses = [*chosen.losses(store, survey), *survey.common_losses()]
-    with counted("export", len(survey.ids), "episodes") as show:
-        _write(chosen, store, survey, folder, show)
-    return _report(chosen, store, survey, folder, losses)
-
-
-def _write(chosen: Exporter, store: EpisodeStore, survey: Survey, folder: Path, show: Done) -> None:
-    """Write beside the folder's place, and move it there when everything is on disk."""
-    place = Path(os.path.abspath(folder))
-    temporary = temporary_name(place)
-    try:
-        temporary.mkdir(parents=True)
+    with counted("export", len(survey.ids), "episodes") as show, whole_folder(folder) as temporary:
         chosen.write(store, survey, temporary, show)
-        for path in sorted(temporary.rglob("*")):
-            _sync(path)
-        temporary.replace(place)
-    except OSError as error:
-        if error.errno not in REFUSALS:
-            raise
-        raise refused(folder, error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    sync_folder(place.parent)
-
-
-def _sync(path: Path) -> None:
-    if path.is_dir():
-        sync_folder(path)
-        return
-    with path.open("r+b") as stream:
-        os.fsync(stream.fileno())
+    return _report(chosen, store, survey, folder, losses)
 
 
 def _report(chosen: Exporter, store: EpisodeStore, survey: Survey, folder: Path, losses: list[str]) -> Report:

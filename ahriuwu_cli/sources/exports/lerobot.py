@@ -3,10 +3,10 @@
 Shapes: T steps of an episode, F = T + 1 frames and rows, A columns of an action, H x W pixels.
 
 Row t holds frame t, the action taken on seeing it, and in `next.reward`, `next.event.NAME`, `next.done` and
-`next.truncated` what came back with frame t + 1. The format has as many actions as frames and nothing was done on seeing
-the last one, so the last row repeats the action before it; `action_valid` is false there, and where an action is not
-known. Whoever does not read `action_valid` takes these for actions. The action spec is in the `info` of the feature
-`action`, where others do not look and `data import lerobot` does.
+`next.truncated` what came back with frame t + 1. The format has as many actions as frames and nothing was done on
+seeing the last one, so the last row repeats the action before it; `action_valid` is false there, and where an action
+is not known. Whoever does not read `action_valid` takes these for actions. The action spec is in the `info` of the
+feature `action`, where others do not look and `data import lerobot` does.
 
 Frames are video as episodes/video.py writes it: H.264 in RGB, without loss up to 64x64 pixels and at CRF 12 beyond.
 What the format cannot hold, beside what none can (survey.py): times come back as 32-bit numbers of seconds since the
@@ -18,7 +18,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import ExitStack
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 

@@ -2,13 +2,13 @@
 
 Shapes: T steps of an episode, F = T + 1 frames, H x W pixels.
 
-Observations are the frames, actions a Dict with a space for each component: Discrete, MultiBinary or Box. Whether an action
-is known and what events came are among the infos (`action_valid`, `events/NAME`), where `data import minari` looks; the
-task is an attribute of the episode. Actions, rewards, ends, events and tasks come back bit for bit.
+Observations are the frames, actions a Dict with a space for each component: Discrete, MultiBinary or Box. Whether an
+action is known and what events came are among the infos (`action_valid`, `events/NAME`), where `data import minari`
+looks; the task is an attribute of the episode. Actions, rewards, ends, events and tasks come back bit for bit.
 
-What the format cannot hold, beside what none can (survey.py): times (all frames come back 1/fps seconds apart); names of
-choices and switches; the rule for several actions between two frames, where components differ in theirs. Components
-come back in the order of their names.
+What the format cannot hold, beside what none can (survey.py): times (all frames come back 1/fps seconds apart); names
+of choices and switches; the rule for several actions between two frames, where components differ in theirs.
+Components come back in the order of their names.
 """
 
 from __future__ import annotations

@@ -2,11 +2,11 @@
 
 Shapes: T steps of an episode, F = T + 1 frames, H x W pixels.
 
-The MP4 is H.264 in RGB, without loss up to 64x64 pixels and at CRF 12 beyond (episodes/video.py). Where all frames of the
-store come every 1/fps seconds their time stamps are whole numbers of that; else they are microseconds, to which times are
-rounded. The CSV has a row for each frame: its time, whether the action taken on seeing it is known, that action, and the
-reward, events and end that came back with the next frame. Actions, rewards and events come back bit for bit; an event
-that an episode does not have comes back as zeros, which means the same.
+The MP4 is H.264 in RGB, without loss up to 64x64 pixels and at CRF 12 beyond (episodes/video.py). Where all frames of
+the store come every 1/fps seconds their time stamps are whole numbers of that; else they are microseconds, to which
+times are rounded. The CSV has a row for each frame: its time, whether the action taken on seeing it is known, that
+action, and the reward, events and end that came back with the next frame. Actions, rewards and events come back bit
+for bit; an event that an episode does not have comes back as zeros, which means the same.
 
 What the format cannot hold, beside what none can (survey.py): names of classes where two are alike but for capitals;
 that a component has no rule for several actions between two frames (it comes back with the usual one).
@@ -19,7 +19,6 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
-
 
 from ahriuwu_cli.core.specs import ActionComponent, ActionSpec
 from ahriuwu_cli.core.toml import key_text, value_text

@@ -8,8 +8,8 @@ the last action led to is not recorded, so the last action falls away (steps.py 
 Decision: actions are positions (of joints, as a rule), so what holds at the end of a step is its action; data of deltas
 or velocities needs the option `aggregate`.
 
-Three things that `ahriuwu export` writes in places which the format leaves free are taken where they are found: the action
-spec in the `info` of the action's feature, the feature `action_valid`, and features `next.event.NAME`.
+Three things that `ahriuwu export` writes in places which the format leaves free are taken where they are found: the
+action spec in the `info` of the action's feature, the feature `action_valid`, and features `next.event.NAME`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,15 @@ from ahriuwu_cli.sources.imports.lerobot_actions import (
     make_spec,
     written_spec,
 )
-from ahriuwu_cli.sources.imports.lerobot_episodes import INFO, Feature, Info, Listed, list_episodes, read_info, read_tasks
+from ahriuwu_cli.sources.imports.lerobot_episodes import (
+    INFO,
+    Feature,
+    Info,
+    Listed,
+    list_episodes,
+    read_info,
+    read_tasks,
+)
 from ahriuwu_cli.sources.imports.parquet import (
     ParquetFile,
     ParquetPictures,
@@ -47,7 +55,6 @@ from ahriuwu_cli.sources.imports.parquet import (
     whole_column,
 )
 from ahriuwu_cli.sources.imports.protocol import Found, FrameSource, Happenings, Recorded, RecordingError, Rows, Source
-from ahriuwu_cli.sources.imports.steps import with_next_frame
 from ahriuwu_cli.sources.imports.tiles import Tiles, choose_cameras
 
 KIND = "lerobot"

@@ -116,7 +116,9 @@ def written_spec(value: Any, width: int, rule: Aggregate) -> ActionSpec | None:
     if spec.dim != width:
         raise InputError(f"{INFO}: action_spec has {spec.dim} columns; the action has {width}", hint=HINT)
     rules: dict[str, Aggregate] = {"binary": "any", "categorical": "mode", "continuous": rule}
-    parts = [each if each.aggregate else each.model_copy(update={"aggregate": rules[each.type]}) for each in spec.components]
+    parts = [
+        each if each.aggregate else each.model_copy(update={"aggregate": rules[each.type]}) for each in spec.components
+    ]
     return ActionSpec(components=tuple(parts))
 
 

@@ -7,9 +7,9 @@ that wrote them did. Nothing says at what rate it was played: `fps` is an option
 
 Decision: continuous actions of environments are forces and velocities, so between two frames their mean counts.
 
-What `ahriuwu export` writes in places that the format leaves free is taken where it is found: the attribute `task` of an
-episode, and among its infos (T + 1 of each, entry t + 1 came with observation t + 1) `action_valid`, which is false where
-action t is not known, and `events/NAME`.
+What `ahriuwu export` writes in places that the format leaves free is taken where it is found: the attribute `task` of
+an episode, and among its infos (T + 1 of each, entry t + 1 came with observation t + 1) `action_valid`, which is
+false where action t is not known, and `events/NAME`.
 """
 
 from __future__ import annotations

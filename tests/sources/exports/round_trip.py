@@ -25,7 +25,13 @@ TASKS = ("gather, then build", "play")
 
 
 def episode(
-    number: int, steps: int, *, spec: ActionSpec = SPEC, size: tuple[int, int] = (16, 24), fps: float = 15.0, **changes: Any
+    number: int,
+    steps: int,
+    *,
+    spec: ActionSpec = SPEC,
+    size: tuple[int, int] = (16, 24),
+    fps: float = 15.0,
+    **changes: Any,
 ) -> Episode:
     """Noise with an action of every kind, some of them not known, rewards, and in every second episode an event."""
     rng = np.random.default_rng(number)
