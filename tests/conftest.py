@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import tempfile
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is loaded; 5x faster on a shared machine
 
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="ahriuwu-cache-")  # what tests find out is nobody else's
+
+import atexit
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -22,6 +27,8 @@ if TYPE_CHECKING:
     from ahriuwu_cli.dynamics.checkpoint import WorldSpecs
     from ahriuwu_cli.latents.windows import LatentBatch
     from ahriuwu_cli.pipeline.config import Run
+
+atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 pytest_plugins = ["hand_made", "minuscule_run"]
 

@@ -20,9 +20,11 @@ def doctor(
 
     Exits with 3 when a check finds a problem; each problem comes with a hint.
     """
+    from ahriuwu_cli.core.remembered import nothing_remembered
     from ahriuwu_cli.doctor import examine
 
-    report = examine(run_dir)
+    with nothing_remembered():  # whoever asks wants it looked at
+        report = examine(run_dir)
     render(report, as_json)
     if report.data["problems"]:
         raise typer.Exit(EXIT_CHECK)

@@ -1,4 +1,4 @@
-"""Whether a file is the one that a manifest lists: its hash, computed once for each file and process, at first use."""
+"""Whether a file is the one that a manifest lists: its hash, computed once for each file and change, at first use."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from pathlib import Path
 from ahriuwu_cli.core.bounds import damaged
 from ahriuwu_cli.core.errors import ArtifactError
 from ahriuwu_cli.core.names import listed_file
+from ahriuwu_cli.core.remembered import file_key, recall, remember
 from ahriuwu_cli.core.tensorfile import metadata_of
 
 SETTLED_NS = 100_000_000
 """A file written more recently may change again without its time of change showing it: its hash is not kept."""
 
-_hashes: dict[tuple[str, int, int, int], str] = {}
+_hashes: dict[str, str] = {}
 
 
 def hash_file(path: Path) -> str:
@@ -24,22 +25,24 @@ def hash_file(path: Path) -> str:
 
 
 def content_hash(path: Path) -> str:
-    """`hash_file`, remembered for as long as place, size and time of change stay the same.
+    """`hash_file`, remembered for as long as the file stays as it is, by other processes too (remembered.py).
 
     Raises:
         ArtifactError: it cannot be read.
     """
     try:
-        found = path.stat()
-        key = (str(path.resolve()), found.st_ino, found.st_size, found.st_mtime_ns)
-        known = _hashes.get(key)
+        changed = path.stat().st_mtime_ns
+        key = file_key("sha256", path)
+        known = _hashes.get(key) or recall(key)
         if known is not None:
+            _hashes[key] = known
             return known
         computed = hash_file(path)
     except OSError as error:
         raise damaged(path, str(error)) from error
-    if time.time_ns() - found.st_mtime_ns > SETTLED_NS:
+    if time.time_ns() - changed > SETTLED_NS:
         _hashes[key] = computed
+        remember(key, computed)
     return computed
 
 

@@ -3,11 +3,12 @@
 Shapes: R rows of a shard, N latent tokens, C channels, A action width.
 
 Decision: a shard is opened with the others, which compares shapes and costs nothing, and looked at whole (hash and
-values) when something is first read from it, once in a process. That takes about a second for each gigabyte.
+values) when something is first read from it, once for each change of it. That takes about a second for each gigabyte.
 """
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -18,6 +19,7 @@ from ahriuwu_cli.core.content import require_content
 from ahriuwu_cli.core.errors import ArtifactError, DataError
 from ahriuwu_cli.core.loading import reading
 from ahriuwu_cli.core.names import listed_file
+from ahriuwu_cli.core.remembered import recall, remember
 from ahriuwu_cli.core.tensorfile import open_tensors
 from ahriuwu_cli.episodes.actions import check_actions
 from ahriuwu_cli.episodes.events import event_array
@@ -28,7 +30,7 @@ FLAGS = ("action_valid", "reward_valid", "terminal")
 AGAIN = "run `ahriuwu latents pack` again"
 ROWS_AT_ONCE = 4096  # whose values are looked at together
 
-_fine: set[tuple[str, str]] = set()  # (sha256 of a shard, its specs) whose values are proper
+_fine: set[str] = set()  # keys of shards, by content and specs, whose values are proper
 
 
 class Shards:
@@ -82,13 +84,15 @@ class Shards:
     def _look_at(self, number: int) -> None:
         shard = self._packed.info.shards[number]
         path = require_content(self._folder, shard.file, shard.sha256, again=AGAIN)
-        key = (shard.sha256, str((self._packed.action, self._packed.info.events)))
-        if key not in _fine:
+        specs = f"{self._packed.action.model_dump_json()}{self._packed.info.events}"
+        key = f"values:{shard.sha256}:{hashlib.sha256(specs.encode()).hexdigest()}"
+        if key not in _fine and recall(key) is None:
             with reading(path):
                 for start in range(0, shard.num_latents, ROWS_AT_ONCE):
                     stop = min(start + ROWS_AT_ONCE, shard.num_latents)
                     self._check_values(number, slice(start, stop), str(path))
-            _fine.add(key)
+            remember(key, "fine")
+        _fine.add(key)
 
     def _check_values(self, number: int, rows: slice, where: str) -> None:
         """Latents, rewards and events are finite, flags are flags, known actions are within their spec."""
