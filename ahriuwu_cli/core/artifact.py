@@ -50,6 +50,13 @@ MADE_BY: dict[str, str] = {
     "imagination": "ahriuwu imagine train",
     "state": "a training command, beside its weights",
 }
+IMPORTED = "ahriuwu data import"
+"""Makes episodes too, of recordings."""
+
+
+def makers(kind: str) -> str:
+    """The command that makes artifacts of a kind, or both of them, as it is written in a hint."""
+    return f"`{MADE_BY[kind]}`" + f" or `{IMPORTED}`" * (kind == "episodes")
 
 
 SPECS: dict[str, type[Section]] = {"action": ActionSpec, "frame": FrameSpec, "latent": LatentSpec}
@@ -221,7 +228,7 @@ def read_header(path: Path, kind: Kind | tuple[Kind, ...]) -> Header:
     if not path.exists():
         raise InputError(
             f"{path} does not exist; expected {_article(kinds[0])} artifact there",
-            hint=f"make it with `{MADE_BY[kinds[0]]}` or give its path",
+            hint=f"make it with {makers(kinds[0])} or give its path",
         )
     text = _manifest_text(path) if path.is_dir() else _metadata_text(path)
     raw = parse_object(path, text)
@@ -241,7 +248,7 @@ def read_header(path: Path, kind: Kind | tuple[Kind, ...]) -> Header:
     if header.kind not in kinds:
         raise ArtifactError(
             f"{path} is {_article(header.kind)} artifact; expected {_article(kinds[0])} artifact",
-            hint=f"give the output of `{MADE_BY[kinds[0]]}`",
+            hint=f"give the output of {makers(kinds[0])}",
         )
     return header
 

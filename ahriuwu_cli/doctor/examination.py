@@ -16,7 +16,7 @@ from ahriuwu_cli.doctor.machine import examine_machine
 from ahriuwu_cli.doctor.road import ROAD, SCRATCH, WEIGHTS, examine_header, is_begun, made_by, place
 from ahriuwu_cli.doctor.settings import examine_config
 from ahriuwu_cli.doctor.table import CHECKS, RESULTS
-from ahriuwu_cli.pipeline.config import CONFIG_NAME, preset_run
+from ahriuwu_cli.pipeline.config import CONFIG_NAME, Run, preset_run
 
 
 def examine(run_dir: Path | None) -> Report:
@@ -57,7 +57,8 @@ def _examine_run(folder: Path, status: Status) -> Iterator[Area]:
     settings = Area("config", "mend run.toml")
     config = examine_config(settings, folder)
     yield settings
-    run = preset_run("tiny", folder)  # for its paths: they are the same in every run, whatever its config says
+    # Paths are the same in every run, whatever its config says.
+    run = preset_run("tiny", folder) if config is None else Run(config, folder)
     names = [*ROAD, *([SCRATCH] if run.scratch.exists() or is_begun(run, SCRATCH) else [])]  # no stage of the road
     areas = {name: Area(name, _remedy(name)) for name in names}
     found = {name: examine_header(area, run, name) for name, area in areas.items()}
@@ -66,7 +67,10 @@ def _examine_run(folder: Path, status: Status) -> Iterator[Area]:
         status.update(name)
         run_checks(area, Subject(run, name, place(run, name), found[name], headers, config), CHECKS)
         yield area
-    results = Area(RESULTS, "evaluate again with `ahriuwu eval rollout` and `ahriuwu eval agent`")
+    results = Area(
+        RESULTS,
+        "evaluate again with `ahriuwu eval rollout` and `ahriuwu eval agent` (without a game: `ahriuwu eval offline`)",
+    )
     run_checks(results, Subject(run, RESULTS, run.evaluation, None, headers, config), CHECKS)
     yield results
 

@@ -52,7 +52,8 @@ def examine_episodes(area: Area, subject: Subject) -> None:
         area.note("journal", f"{found}; `ahriuwu data info {path}` lists them")
     if store.skipped:
         area.note("skipped", f"{counted(len(store.skipped), 'episode')} could not be stored: {store.skipped[0].reason}")
-    missing = 0 if config is None else config.data.episodes - len(store.episodes) - len(store.skipped)
+    played = config is not None and bool(store.env)  # data.episodes says nothing of recordings
+    missing = 0 if config is None or not played else config.data.episodes - len(store.episodes) - len(store.skipped)
     if missing > 0:
         area.note(
             "number",

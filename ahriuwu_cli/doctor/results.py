@@ -83,7 +83,8 @@ def examine_agents(area: Area, subject: Subject) -> None:
     """Check the results of `eval agent`."""
     path, headers = subject.path / "agent" / "agents.json", subject.headers
     if not path.exists():
-        area.note("agents", "not made yet; `ahriuwu eval agent` makes it")
+        if _has_game(subject):
+            area.note("agents", "not made yet; `ahriuwu eval agent` makes it")
         return
     facts = read_results(path)
     agents = cast("dict[str, dict[str, Any]]", facts["agents"])
@@ -107,6 +108,37 @@ def examine_agents(area: Area, subject: Subject) -> None:
         area.judge("agents", faults, text)
     if not faults:
         judge_play(area, facts)
+
+
+def examine_offline(area: Area, subject: Subject) -> None:
+    """Check the results of `eval offline`; where there is no game, they should be there."""
+    path = subject.path / "offline" / "offline.json"
+    if not path.exists():
+        if not _has_game(subject):
+            area.note("offline", "not made yet; `ahriuwu eval offline` makes it")
+        return
+    facts = read_results(path)
+    fault, agents = seal_fault(facts), cast("dict[str, dict[str, Any]]", facts["agents"])
+    known = {name: agent["nats_per_step"]["mean"] for name, agent in agents.items() if agent["nats_per_step"]}
+    likely = ", ".join(f"{name} {nats:.3f}" for name, nats in known.items()) or "no action is known"
+    text = f"-ln p of {counted(facts['steps'], 'held-out action')}: {likely}"
+    faults = [fault] if fault else []
+    if "episodes" in subject.headers:
+        strange = sorted(set(facts["heldout_episodes"]) - set(split_ids(subject.headers["episodes"])["heldout"]))
+        if strange:  # Pitfall 7
+            faults.append(f"it was judged on episodes that are not held out: {first_few(strange)}")
+    stale = _stale(facts, subject)
+    if stale and not faults:
+        area.note("offline", f"{text}; of {', '.join(stale)}: stale", "run `ahriuwu eval offline` again")
+    else:
+        area.judge("offline", faults, text)
+
+
+def _has_game(subject: Subject) -> bool:
+    """Whether the episodes are of a game that can be played, or would be if they were there."""
+    if "episodes" in subject.headers:
+        return bool(subject.headers["episodes"].info.get("env"))
+    return subject.config is None or bool(subject.config.data.env)
 
 
 def _stale(facts: Mapping[str, Any], subject: Subject) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import cast, get_args
 
 from ahriuwu_cli.agent.checkpoint import is_from_scratch
-from ahriuwu_cli.core.artifact import MADE_BY, Header, Kind, canonical, read_header
+from ahriuwu_cli.core.artifact import IMPORTED, MADE_BY, Header, Kind, canonical, read_header
 from ahriuwu_cli.core.errors import AhriuwuError
 from ahriuwu_cli.core.lineage import has_grown, require_parent
 from ahriuwu_cli.core.specs import ActionSpec, LatentSpec
@@ -98,7 +98,8 @@ def _absence(area: Area, run: Run, name: str) -> None:
     elif is_begun(run, name):
         area.note("header", f"begun, not finished; go on with `{made_by(name)} --resume`")
     else:
-        area.note("header", f"not made yet; `{made_by(name)}` makes it")
+        imported = name == "episodes" and bool(run.config.data.source.path)
+        area.note("header", f"not made yet; `{IMPORTED if imported else made_by(name)}` makes it")
 
 
 def _were(names: Sequence[str]) -> str:

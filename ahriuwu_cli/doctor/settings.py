@@ -57,6 +57,9 @@ def examine_config(area: Area, folder: Path) -> RunConfig | None:
 def _examine_environment(area: Area, config: RunConfig) -> None:
     """The game is needed to record and for `eval agent` only, so its absence is no fault of the run."""
     name = config.data.env
+    if not name:
+        area.ok("environment", "none: recordings without a game; `ahriuwu eval offline` judges the agents")
+        return
     try:
         env = make_env(config.data)
     except (ForeignError, InputError) as error:

@@ -23,7 +23,7 @@ from ahriuwu_cli.doctor.imagined import examine_imagined
 from ahriuwu_cli.doctor.metrics import examine_metrics
 from ahriuwu_cli.doctor.recordings import examine_episodes
 from ahriuwu_cli.doctor.reencoding import examine_encoding, examine_origins
-from ahriuwu_cli.doctor.results import examine_agents, examine_rollouts
+from ahriuwu_cli.doctor.results import examine_agents, examine_offline, examine_rollouts
 from ahriuwu_cli.doctor.road import SCRATCH, WEIGHTS, examine_chain, examine_specs
 from ahriuwu_cli.doctor.settings import examine_drift
 from ahriuwu_cli.doctor.weights import examine_frozen, examine_state, examine_weights
@@ -62,4 +62,5 @@ CHECKS: tuple[Check, ...] = (
     Check(TRAINED, "state", examine_state, headless=True),
     Check((RESULTS,), "rollout", examine_rollouts, "run `ahriuwu eval rollout` again", headless=True),
     Check((RESULTS,), "agents", examine_agents, "run `ahriuwu eval agent` again", headless=True),
+    Check((RESULTS,), "offline", examine_offline, "run `ahriuwu eval offline` again", headless=True),
 )

@@ -13,7 +13,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from ahriuwu_cli.core.errors import DataError, ForeignError
+from ahriuwu_cli.core.errors import DataError, ForeignError, InputError
 from ahriuwu_cli.core.specs import ActionSpec, FrameSpec
 from ahriuwu_cli.episodes.config import DataSection
 from ahriuwu_cli.episodes.events import events_of
@@ -180,6 +180,12 @@ def make_env(data: DataSection) -> GameEnv:
         InputError: it cannot be made.
         ForeignError: its own code fails.
     """
+    if not data.env:
+        raise InputError(
+            "data.env is empty: these recordings have no game that could be played",
+            hint="recordings are brought in by `ahriuwu data import`; to play a game, set data.env to a Gymnasium "
+            "environment id",
+        )
     return GameEnv(
         data.env,
         height=data.height,

@@ -59,7 +59,9 @@ def build_latents(
 def _build(episodes: Path, tokenizer_path: Path, out: Path, settings: LatentsSection, runtime: Runtime) -> Report:
     store = EpisodeStore.open(episodes)
     if not store.ids("train"):
-        raise DataError(f"{episodes} has no training episode", hint="record episodes with `ahriuwu data record`")
+        raise DataError(
+            f"{episodes} has no training episode", hint="record episodes with `ahriuwu data record`, or import more"
+        )
     tokenizer, header = load_tokenizer(tokenizer_path, runtime.device)
     runtime.serve(tokenizer)
     require_frames(store.frame_spec, header.specs["frame"], tokenizer_path)

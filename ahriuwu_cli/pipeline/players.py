@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ahriuwu_cli.agent.player import load_player
-from ahriuwu_cli.core.artifact import read_header
+from ahriuwu_cli.core.artifact import MANIFEST_NAME, read_header
 from ahriuwu_cli.core.device import Runtime
 from ahriuwu_cli.core.errors import ArtifactError, InputError
 from ahriuwu_cli.core.loading import reading
@@ -161,6 +161,27 @@ def played_environment(
             hint=hint,
         )
     return run.config.data.model_copy(update={**settings, "task": task or run.config.data.task})
+
+
+def require_game(run: Run, *, recorded: bool = False) -> None:
+    """Refuse work that ends in a game, before any of it is done, where the run has none.
+
+    Args:
+        run: whose episodes, or else whose config, name the game.
+        recorded: it has to be the game of the recordings; that of `eval.game` is none to record in.
+
+    Raises:
+        InputError: the run's episodes were imported and belong to no game, or are to be.
+        ArtifactError: see `recorded_game`.
+    """
+    if recorded:
+        config = run.config
+        settings = config.eval.model_copy(update={"game": {}})
+        run = replace(run, config=config.model_copy(update={"eval": settings}))
+    if (run.episodes / MANIFEST_NAME).is_file():
+        played_environment(run, EpisodeStore.open(run.episodes))
+    elif not (run.config.data.env or run.config.eval.game.get("env")):
+        raise InputError("data.env is empty: there is no game that could be played", hint=NO_GAME_HINT)
 
 
 def game_notes(run: Run, store: EpisodeStore) -> list[str]:

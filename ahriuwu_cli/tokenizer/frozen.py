@@ -106,7 +106,9 @@ def adopt_tokenizer(
         return TrainResult(header, 0, 0.0, {})
     ids = store.ids("train")
     if not ids:
-        raise DataError(f"{episodes} has no training episode", hint="record episodes with `ahriuwu data record`")
+        raise DataError(
+            f"{episodes} has no training episode", hint="record episodes with `ahriuwu data record`, or import more"
+        )
     reader = store.frames(ids[0])
     frames = torch.from_numpy(reader.read(0, min(CHECKED_FRAMES, len(reader))))
     metrics = _try(tokenizer, to_pixels(frames.to(runtime.device))[None])

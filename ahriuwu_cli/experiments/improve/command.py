@@ -16,6 +16,7 @@ from ahriuwu_cli.experiments.improve.plan import Plan, load_plan
 from ahriuwu_cli.experiments.improve.table import make_table
 from ahriuwu_cli.experiments.improve.work import read_data, work_on
 from ahriuwu_cli.experiments.plans import as_markdown
+from ahriuwu_cli.pipeline.players import require_game
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ def run_improvement(request: Request) -> Report:
     if request.table_only:
         return _write_table(plan, request)
     try:
+        require_game(plan.base, recorded=True)
         with exclusive(plan.folder):
             bring_base(plan)
             for this in plan.rounds:

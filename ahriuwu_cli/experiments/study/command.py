@@ -18,6 +18,7 @@ from ahriuwu_cli.experiments.study.results import gather
 from ahriuwu_cli.experiments.study.search import search, searched
 from ahriuwu_cli.experiments.study.table import make_table
 from ahriuwu_cli.experiments.study.work import prepare_world, work_on
+from ahriuwu_cli.pipeline.players import require_game
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ def run_study(request: Request) -> Report:
 
 def _work(plan: Plan, request: Request) -> Plan:
     """Do what is asked for; the plan with what its search chose."""
+    require_game(plan.base)
     if not plan.settings.whole_roads:
         prepare_world(plan, plan.base)
     plan = search(plan)
