@@ -12,10 +12,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ahriuwu_cli.core.specs import ActionComponent, ActionSpec
 from ahriuwu_cli.sources.imports.fields import Entry
 from ahriuwu_cli.sources.imports.mcap_messages import Message
 from ahriuwu_cli.sources.imports.protocol import Happenings, Switch, Switches, Track
-from ahriuwu_cli.sources.imports.virtual_keys import LARGEST
+from ahriuwu_cli.sources.imports.virtual_keys import LARGEST, key_name
 
 KINDS = frozenset({"KeyboardEvent", "KeyboardState", "MouseEvent", "MouseState", "RawMouseEvent"})
 BUTTONS = ("left", "right", "middle", "x1", "x2")
@@ -48,16 +49,34 @@ class Presses:
         """All that ever changed or were down."""
         return set(self._changes) | (set() if self._held is None else set(self._held[1]))
 
-    def track(self, chosen: Sequence[int]) -> Switches:
-        """A switch for each of `chosen`."""
-        return Switches(tuple(self._switch(which) for which in chosen))
+    def track(self, chosen: Sequence[int], zero: float = 0.0) -> Switches:
+        """A switch for each of `chosen`, `zero` taken off all times."""
+        return Switches(tuple(self._switch(which, zero) for which in chosen))
 
-    def _switch(self, which: int) -> Switch:
+    def _switch(self, which: int, zero: float) -> Switch:
         changes = sorted(self._changes.get(which, ()), key=lambda change: change[0])
         before = bool(changes) and not changes[0][1]  # what goes up first was down
         if self._held is not None and (not changes or self._held[0] <= changes[0][0]):
             before = which in self._held[1]
-        return Switch(np.array([time for time, _ in changes]), np.array([down for _, down in changes], bool), before)
+        times = np.array([time for time, _ in changes], np.float64) - zero
+        return Switch(times, np.array([down for _, down in changes], bool), before)
+
+
+def desktop_action(keys: Sequence[int], farthest: float) -> ActionSpec:
+    """The action of a desktop recording: how the mouse and its wheel moved, which buttons and keys were down.
+
+    Args:
+        keys: their codes; none: no component for them.
+        farthest: counts of the mouse in a step, to either side.
+    """
+    mouse = ActionComponent(
+        name="mouse", type="continuous", dim=2, low=-farthest, high=farthest, labels=("right", "down"), aggregate="sum"
+    )
+    wheel = ActionComponent(name="wheel", type="continuous", low=-10, high=10, labels=("notches up",), aggregate="sum")
+    buttons = ActionComponent(name="buttons", type="binary", dim=len(BUTTONS), labels=BUTTONS, aggregate="any")
+    names = tuple(map(key_name, keys))
+    pressed = ActionComponent(name="keys", type="binary", dim=max(1, len(keys)), labels=names, aggregate="any")
+    return ActionSpec(components=(mouse, wheel, buttons, *([pressed] if keys else [])))
 
 
 class DesktopEvents:
@@ -92,8 +111,8 @@ class DesktopEvents:
         """Mouse, wheel and buttons, and keys where there are any."""
         mouse = self._raw if self.has_raw else self._pointer
         found: dict[str, Track] = {
-            "mouse": _happenings(mouse.moves, 2),
-            "wheel": _happenings(mouse.turns, 1),
+            "mouse": happenings(mouse.moves, 2),
+            "wheel": happenings(mouse.turns, 1),
             "buttons": mouse.buttons.track(range(len(BUTTONS))),
         }
         return found | ({"keys": self.keys.track(keys)} if keys else {})
@@ -154,7 +173,8 @@ class _Mouse:
         self.turns: list[tuple[float, tuple[float, ...]]] = []
 
 
-def _happenings(found: list[tuple[float, tuple[float, ...]]], width: int) -> Happenings:
+def happenings(found: Sequence[tuple[float, tuple[float, ...]]], width: int, zero: float = 0.0) -> Happenings:
+    """Values (M, width) by time, in whatever order they came; `zero` is taken off all times."""
     ordered = sorted(found, key=lambda item: item[0])
     values = np.array([value for _, value in ordered], np.float32).reshape(-1, width)
-    return Happenings(np.array([time for time, _ in ordered], np.float64), values)
+    return Happenings(np.array([time for time, _ in ordered], np.float64) - zero, values)

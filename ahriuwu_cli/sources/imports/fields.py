@@ -209,6 +209,25 @@ def read_lines(path: Path, name: str, defects: list[RecordingError] | None = Non
     Raises:
         RecordingError: as for `read_json`, with the line.
     """
+    for row, content in read_rows(path, name):
+        if not content.strip():
+            continue
+        try:
+            entry = Entry(parsed(content, name, row), name, row)
+        except RecordingError as error:
+            if defects is None:
+                raise
+            defects.append(error)
+        else:
+            yield entry
+
+
+def read_rows(path: Path, name: str) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file as they are, with their numbers from 1.
+
+    Raises:
+        RecordingError: no plain file, or a line is too long.
+    """
     plain_size(path, name)
     row = 0
     try:
@@ -217,16 +236,7 @@ def read_lines(path: Path, name: str, defects: list[RecordingError] | None = Non
                 row += 1
                 if len(content) > LONGEST_LINE:
                     raise RecordingError(name, f"a line of more than {LONGEST_LINE:,} bytes", row=row)
-                if not content.strip():
-                    continue
-                try:
-                    entry = Entry(parsed(content, name, row), name, row)
-                except RecordingError as error:
-                    if defects is None:
-                        raise
-                    defects.append(error)
-                else:
-                    yield entry
+                yield row, content
     except OSError as error:
         raise RecordingError(name, f"it cannot be read: {error.strerror}", row=row + 1) from error
 

@@ -20,14 +20,13 @@ from pydantic import Field
 
 from ahriuwu_cli.core.config import Section
 from ahriuwu_cli.core.errors import InputError
-from ahriuwu_cli.core.specs import ActionComponent, ActionSpec
-from ahriuwu_cli.sources.imports.desktop_events import BUTTONS, KINDS, DesktopEvents
+from ahriuwu_cli.sources.imports.desktop_events import KINDS, DesktopEvents, desktop_action
 from ahriuwu_cli.sources.imports.fields import Entry, settings, shown
 from ahriuwu_cli.sources.imports.folders import inside, named_path
 from ahriuwu_cli.sources.imports.frames import PickedFrames, VideoSource
 from ahriuwu_cli.sources.imports.mcap_messages import MAGIC, NANO, mcap, messages
 from ahriuwu_cli.sources.imports.protocol import Found, Recorded, RecordingError, Source
-from ahriuwu_cli.sources.imports.virtual_keys import key_name
+from ahriuwu_cli.sources.imports.virtual_keys import key_codes
 
 SCREEN = "ScreenCaptured"
 KEYS = {"KeyboardEvent", "KeyboardState"}
@@ -66,13 +65,13 @@ class OwamcapImporter:
         if not paths:
             raise InputError(f"{source} has no .mcap file", hint="give the folder that the .mcap files are in, or one")
         pressed, fps = _looked_through(paths, all_of_them=not chosen.keys)
-        keys = _chosen_keys(pressed, chosen.keys)
+        keys = key_codes(chosen.keys) or sorted(pressed)
         root = source if source.is_dir() else source.parent
         found = [
             Found(shown(path, source), _bytes_of(path), OwamcapFile(path, shown(path, source), root, keys).open)
             for path in paths
         ]
-        return Source(action=_action(keys, chosen.farthest), recordings=found, fps=fps)
+        return Source(action=desktop_action(keys, chosen.farthest), recordings=found, fps=fps)
 
 
 def _files(source: Path) -> list[Path]:
@@ -115,39 +114,6 @@ def _looked_through(paths: list[Path], *, all_of_them: bool) -> tuple[set[int], 
             pressed |= events.keys.seen()
             fps = fps or screens.rate()
     return pressed, fps
-
-
-def _chosen_keys(pressed: set[int], names: list[str]) -> list[int]:
-    if not names:
-        return sorted(pressed)
-    codes = {key_name(code): code for code in range(256)}
-    unknown = [name for name in names if name.lower() not in codes]
-    if unknown:
-        raise InputError(
-            f"there is no key {unknown[0]!a}",
-            hint="keys are named like a, 5, space, lshift, f1, num0, left, or key255 by their code",
-        )
-    return sorted({codes[name.lower()] for name in names})
-
-
-def _action(keys: list[int], farthest: float) -> ActionSpec:
-    parts = [
-        ActionComponent(
-            name="mouse",
-            type="continuous",
-            dim=2,
-            low=-farthest,
-            high=farthest,
-            labels=("right", "down"),
-            aggregate="sum",
-        ),
-        ActionComponent(name="wheel", type="continuous", low=-10, high=10, labels=("notches up",), aggregate="sum"),
-        ActionComponent(name="buttons", type="binary", dim=len(BUTTONS), labels=BUTTONS, aggregate="any"),
-    ]
-    if keys:
-        names = tuple(map(key_name, keys))
-        parts.append(ActionComponent(name="keys", type="binary", dim=len(keys), labels=names, aggregate="any"))
-    return ActionSpec(components=tuple(parts))
 
 
 @dataclass(frozen=True)

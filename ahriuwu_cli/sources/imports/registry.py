@@ -20,6 +20,7 @@ KINDS = Registry(
         "minerl": f"{HERE}.minerl:MinerlImporter",
         "npz": f"{HERE}.npz:NpzImporter",
         "owamcap": f"{HERE}.owamcap:OwamcapImporter",
+        "owl": f"{HERE}.owl:OwlImporter",
         "prototype": f"{HERE}.prototype:PrototypeImporter",
         "prototype-checkpoint": f"{HERE}.prototype_checkpoint:PrototypeCheckpointImporter",
         "prototype-latents": f"{HERE}.prototype_latents:PrototypeLatentsImporter",

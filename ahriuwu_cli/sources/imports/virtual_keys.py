@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from ahriuwu_cli.core.errors import InputError
+
 NAMES = {
     0x08: "backspace",
     0x09: "tab",
@@ -60,3 +64,21 @@ LARGEST = 255
 def key_name(code: int) -> str:
     """The name of a key; its number where it has none."""
     return NAMES.get(code, f"key{code}")
+
+
+def key_codes(names: Iterable[str]) -> list[int]:
+    """The codes of keys by their names, whatever case these are in; each once, rising.
+
+    Raises:
+        InputError: there is no such key.
+    """
+    codes = {key_name(code): code for code in range(LARGEST + 1)}
+    found = set()
+    for name in names:
+        if name.lower() not in codes:
+            raise InputError(
+                f"there is no key {name!a}",
+                hint="keys are named like a, 5, space, lshift, f1, num0, left, or key255 by their code",
+            )
+        found.add(codes[name.lower()])
+    return sorted(found)

@@ -53,6 +53,11 @@ def owamcap(source: Path) -> None:
     (source / "a.mcap").write_bytes(b"\x89MCAP0\r\n")
 
 
+def owl(source: Path) -> None:
+    video(source / "1767633347" / "recording.mp4")
+    (source / "1767633347" / "inputs.csv").write_text('timestamp,event_type,event_args\r\n1.5,START,"{}"\r\n')
+
+
 def latents(source: Path) -> None:
     np.savez(source / "v.npz", latents=np.zeros((2, 4, 16, 16), np.float16), frame_indices=np.arange(2))
 
@@ -67,6 +72,7 @@ LOOKS: list[tuple[str, Callable[[Path], None]]] = [
     ("vpt", vpt),
     ("minerl", minerl),
     ("owamcap", owamcap),
+    ("owl", owl),
     ("prototype-latents", latents),
     ("prototype-checkpoint", checkpoint),
     ("frames", lambda source: pictures(source / "play")),
@@ -85,7 +91,17 @@ def test_a_kind_is_known_by_its_looks(tmp_path: Path, kind: str, make: Callable[
 def test_no_kind_knows_an_empty_folder_or_odd_names(tmp_path: Path, kind: str) -> None:
     assert kind == importer(kind).KIND
     assert importer(kind).detect(tmp_path) is None
-    for name in ("rendered.npz", "features.json", "a.mcap", "b.jsonl", "c.npz", "d.pt", "e.png", "f.parquet"):
+    for name in (
+        "rendered.npz",
+        "features.json",
+        "a.mcap",
+        "b.jsonl",
+        "inputs.csv",
+        "c.npz",
+        "d.pt",
+        "e.png",
+        "f.parquet",
+    ):
         (tmp_path / name).mkdir()
     (tmp_path / "g.mcap").write_bytes(b"\xff" * 20)
     (tmp_path / "h.pt").write_bytes(b"")
