@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
@@ -112,6 +112,26 @@ class LatentsWork(Section):
     batch_size: int = Field(default=256, ge=1, le=65536, description="frames encoded at once")
 
 
+class DataWork(Section):
+    """Reading random clips of recorded frames."""
+
+    sizes: list[Annotated[int, Field(ge=8, le=2048)]] = Field(
+        default=[64, 256], min_length=1, description="height and width of the frames, one after the other"
+    )
+    clip_lengths: list[Annotated[int, Field(ge=1, le=1024)]] = Field(
+        default=[1, 16], min_length=1, description="frames per clip, T"
+    )
+    episodes: int = Field(default=4, ge=2, le=10_000, description="made-up episodes")
+    episode_frames: int = Field(default=256, ge=2, le=100_000, description="frames of each")
+    clips: int = Field(default=32, ge=1, le=65536, description="clips in one repeat, B")
+
+    @model_validator(mode="after")
+    def _clips_fit(self) -> DataWork:
+        if max(self.clip_lengths) > self.episode_frames:
+            raise ValueError(f"data.clip_lengths {self.clip_lengths} are beyond data.episode_frames")
+        return self
+
+
 class BenchConfig(Section):
     """All that is measured. Compare on equal work: change a value here and in the other system."""
 
@@ -126,6 +146,7 @@ class BenchConfig(Section):
     dynamics: DynamicsWork = Field(default_factory=DynamicsWork)
     sampler: SamplerWork = Field(default_factory=lambda: SamplerWork(context_length=32))
     latents: LatentsWork = Field(default_factory=LatentsWork)
+    data: DataWork = Field(default_factory=DataWork)
 
     @model_validator(mode="after")
     def _step_sizes_exist(self) -> BenchConfig:

@@ -99,6 +99,22 @@ def latents(
     render(bench_latents(work, profile=profile), as_json)
 
 
+@app.command()
+def data(
+    config: WorkFile = None,
+    overrides: WorkChanges = None,
+    repeats: Repeats = None,
+    warmup: Warmup = None,
+    as_json: AsJson = False,
+) -> None:
+    """Time random clips of recorded frames: raw, as video, and from a JPEG file for each frame."""
+    work = _work(config, overrides, {"timing.repeats": repeats, "timing.warmup": warmup})
+
+    from ahriuwu_cli.bench.data import bench_data
+
+    render(bench_data(work), as_json)
+
+
 def _work(config: Path | None, overrides: list[str] | None, flags: dict[str, int | None]) -> BenchConfig:
     """The reference work with a file, overrides and flags laid over it."""
     from ahriuwu_cli.bench.config import load_bench

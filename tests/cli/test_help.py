@@ -32,7 +32,7 @@ def test_the_tree_is_whole() -> None:
     wanted = "init; data record; data import; data info; data view; data split; export; tokenizer train; "
     wanted += "latents build; latents pack; dynamics train; agent finetune; imagine train; eval rollout; eval offline; "
     wanted += "eval agent; improve; ablate; study run; study figure; study table; tune; "
-    wanted += "bench tokenizer; bench dynamics; bench sampler; bench latents; "
+    wanted += "bench tokenizer; bench dynamics; bench sampler; bench latents; bench data; "
     wanted += "doctor; demo"
     assert leaves == set(wanted.split("; "))
 
