@@ -1,4 +1,4 @@
-"""`ahriuwu data ...`: record episodes or import them, look at them, split them."""
+"""`ahriuwu data ...`: record episodes or import them, look at them, measure their lag, split them."""
 
 from __future__ import annotations
 
@@ -114,6 +114,33 @@ def info(
     from ahriuwu_cli.sources import summary
 
     render(summary.info(path, png), as_json)
+
+
+@app.command()
+def lag(
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="Folder of an episode store.")],
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Write what was measured into data.source.lag of the config.")
+    ] = False,
+    config: Annotated[Path, typer.Option("--config", "-c", help="The config that --apply writes into.")] = Path(
+        "run.toml"
+    ),
+    png: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw it as a picture into this PNG file.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of what is drawn, of the fit and of the intervals.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Measure how many steps actions are noted before or after they are taken.
+
+    A small network guesses from two frames that follow on each other which action was noted 10 steps
+    before to 10 steps after the first: it guesses best where the actions belong. Takes about a minute.
+    Exits with 3 when --apply has nothing to write because it cannot be told.
+    """
+    from ahriuwu_cli.sources.lag import measure
+
+    report = measure.lag(store, config if apply else None, png, seed)
+    render(report, as_json)
+    if apply and report.data["applied"] is None:
+        raise typer.Exit(EXIT_CHECK)
 
 
 @app.command()

@@ -16,6 +16,8 @@ LONGEST_EPISODE = 100_000
 """Steps of an episode that nothing else ends."""
 EPISODE_BYTES = 1 << 30
 """Its frames."""
+LONGEST_LAG = 10.0
+"""Seconds."""
 GAME_KEYS = (
     "env", "env_options", "height", "width", "crop", "frame_from", "fps", "action_bounds", "max_episode_steps"
 )  # fmt: skip
@@ -33,7 +35,13 @@ class SourceSection(Section):
     options: dict[str, Any] = Field(default_factory=dict, description="settings of the kind")
     gap: float = Field(default=1.0, gt=0, le=3600, description="frames more than so many seconds apart: two episodes")
     lag: float = Field(
-        default=0.0, ge=-10, le=10, description="seconds by which actions are taken to come later than they are noted"
+        default=0.0,
+        ge=-LONGEST_LAG,
+        le=LONGEST_LAG,
+        description="seconds by which actions are taken to come later than they are noted (`data lag` measures it)",
+    )
+    check_lag: bool = Field(
+        default=True, description="look at the end of an import, for about ten seconds, whether lag is right"
     )
     played_by: str = Field(default="human", min_length=1, description="who played, as episodes name it")
 

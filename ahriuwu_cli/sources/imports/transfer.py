@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +24,15 @@ from ahriuwu_cli.episodes.manifest import Origin, SplitRule
 from ahriuwu_cli.episodes.recording import Recording
 from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.games.environment import make_env
-from ahriuwu_cli.games.foreign import Foreign
 from ahriuwu_cli.sources.imports.clock import usual_interval
 from ahriuwu_cli.sources.imports.episodes import WHOLE, Cutter, Piece, shares_of
 from ahriuwu_cli.sources.imports.mapping import read_mapping
 from ahriuwu_cli.sources.imports.protocol import Found, Importer, Recorded, RecordingError, Source
 from ahriuwu_cli.sources.imports.registry import AUTO, detected, importer
+from ahriuwu_cli.sources.lag.applying import imported_lag
 from ahriuwu_cli.sources.summary import describe
 
-NOT_KEPT: Any = {"num_envs": True, "source": {"path"}}
+NOT_KEPT: Any = {"num_envs": True, "source": {"path", "check_lag"}}
 """Of the settings, what does not go into the store: where somebody's recordings lie is nobody else's business."""
 SHOWN = 5
 """Defects that are told one by one; `--json` has all."""
@@ -99,11 +99,9 @@ def import_source(folder: Path, data: DataSection, seed: int, progress: Progress
     if not path.exists():
         raise InputError(f"{path} is not there", hint="give the folder or file of the recordings")
     kind, seen = _kind(settings, path)
-    named = settings.kind if ":" in settings.kind else kind.KIND
-    settings = settings.model_copy(update={"kind": named, "mapping": read_mapping(settings.mapping)})
+    settings = settings.model_copy(update={"kind": kind.KIND, "mapping": read_mapping(settings.mapping)})
     data = data.model_copy(update={"source": settings})
-    with Foreign(named, "open_source"):
-        source = kind.open_source(path, settings.options | ({"mapping": settings.mapping} if settings.mapping else {}))
+    source = kind.open_source(path, settings.options | ({"mapping": settings.mapping} if settings.mapping else {}))
     if not source.recordings and not source.defects:
         raise InputError(f"{path} has no {kind.KIND} recording", hint=f"{kind.KIND}: {kind.SAYS}")
     data, remark = _with_game(data, source.action)
@@ -112,7 +110,8 @@ def import_source(folder: Path, data: DataSection, seed: int, progress: Progress
         work = _Import(folder, store, data, seed, source)
         tally = work.run(progress)
         assert work.store is not None
-        return _report(work.store, [f"{path}: {seen}", *remark, *source.notes, *tally.notes], tally, source)
+        report = _report(work.store, [f"{path}: {seen}", *remark, *source.notes, *tally.notes], tally, source)
+    return _with_lag(report, work.store, seed) if tally.episodes and settings.check_lag else report
 
 
 @dataclass
@@ -141,7 +140,6 @@ class _Import:
     def __init__(self, folder: Path, store: EpisodeStore | None, data: DataSection, seed: int, source: Source) -> None:
         self.store, self.tally = store, _Tally()
         self._folder, self._data, self._seed, self._source = folder, data, seed, source
-        self._kind = data.source.kind
         self._recording: Recording | None = None
         self._next_id = 0
         if store is not None:
@@ -185,14 +183,12 @@ class _Import:
             if there is not None and len(there.pieces) == there.count:
                 self.tally.present += 1
                 return
-            with Foreign(self._kind, f"opening {found.name}"):
-                recorded = found.open()
+            recorded = found.open()
         except DataError as error:
             self.tally.defect(found.name, error)
             return
         try:
-            with Foreign(self._kind, f"reading {found.name}"):
-                self._store_pieces(found, content, recorded)
+            self._store_pieces(found, content, recorded)
             self.tally.imported += 1
         except DataError as error:
             self.tally.defect(found.name, error)
@@ -259,9 +255,7 @@ def _kind(settings: SourceSection, path: Path) -> tuple[Importer, str]:
     if settings.kind == AUTO:
         return detected(path)
     kind = importer(settings.kind)
-    with Foreign(settings.kind, "detect"):
-        seen = kind.detect(path)
-    return kind, seen or f"{kind.KIND}, as it was named"
+    return kind, kind.detect(path) or f"{kind.KIND}, as it was named"
 
 
 def _with_game(data: DataSection, action: ActionSpec) -> tuple[DataSection, list[str]]:
@@ -282,6 +276,14 @@ def _with_game(data: DataSection, action: ActionSpec) -> tuple[DataSection, list
         reason = f"it takes other actions: {', '.join(part.name for part in taken.components)}"
     note = f"data.env {data.env} is not the game of these recordings: {reason}; they are stored without one"
     return data.model_copy(update={"env": "", "env_options": {}}), [note]
+
+
+def _with_lag(report: Report, store: EpisodeStore, seed: int) -> Report:
+    """The report with a short look at whether actions are noted when they are taken."""
+    from ahriuwu_cli.sources.lag.measure import after_import
+
+    notes, found = after_import(store, seed)
+    return replace(report, notes=[*report.notes, *notes], data=report.data | {"lag": found})
 
 
 def _opened(folder: Path) -> EpisodeStore | None:
@@ -307,6 +309,12 @@ def _require_fitting(store: EpisodeStore, data: DataSection, action: ActionSpec)
                 f"{store.folder} has {what} {there.model_dump_json()}; this import has {here.model_dump_json()}",
                 hint="import with the same settings and mapping, or into another run folder",
             )
+    lag = imported_lag(store)
+    if lag is not None and lag != data.source.lag:
+        raise InputError(
+            f"{store.folder} was imported with data.source.lag = {lag:g}; this import has {data.source.lag:g}",
+            hint="import into another folder (--out), or remove that store first",
+        )
 
 
 def _present(store: EpisodeStore) -> dict[str, _There]:
