@@ -104,12 +104,30 @@ class TokenizerWork(Section):
         return config_class(value["type"]).model_validate(value, strict=True)
 
 
+class WindowsWork(Section):
+    """Reading windows of packed latents beside a plain memory map and a file for each frame."""
+
+    layouts: list[Annotated[list[Annotated[int, Field(ge=1, le=8192)]], Field(min_length=2, max_length=2)]] = Field(
+        default=[[16, 32], [256, 32]], description="tokens and channels of the latents, one after the other"
+    )
+    rows: int = Field(default=4096, ge=16, le=10_000_000, description="latents in all, as float16")
+    length: int = Field(default=64, ge=1, le=8192, description="latents of a window, T")
+    batch_size: int = Field(default=64, ge=1, le=65536, description="windows in one repeat, B")
+
+    @model_validator(mode="after")
+    def _windows_fit(self) -> WindowsWork:
+        if self.length > self.rows // 4:
+            raise ValueError(f"latents.windows.length {self.length} is beyond a quarter of rows {self.rows}")
+        return self
+
+
 class LatentsWork(Section):
     """Building, packing and reading of latents."""
 
     episodes: int = Field(default=2, ge=2, le=10_000, description="made-up episodes that are encoded")
     episode_frames: int = Field(default=128, ge=2, le=1_000_000, description="frames of each")
     batch_size: int = Field(default=256, ge=1, le=65536, description="frames encoded at once")
+    windows: WindowsWork = Field(default_factory=WindowsWork)
 
 
 class DataWork(Section):

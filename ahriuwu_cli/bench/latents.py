@@ -20,6 +20,7 @@ from ahriuwu_cli.bench.measured import Findings, Item
 from ahriuwu_cli.bench.profile import profile_work
 from ahriuwu_cli.bench.timing import PeakMemory, Spread, measure
 from ahriuwu_cli.bench.tokenizer import build_tokenizer, given_frames
+from ahriuwu_cli.bench.windows import compare_windows
 from ahriuwu_cli.core.artifact import write_weights
 from ahriuwu_cli.core.device import apply_threads, resolve_runtime
 from ahriuwu_cli.core.report import Report
@@ -51,6 +52,7 @@ def bench_latents(config: BenchConfig, *, profile: bool = False) -> Report:
     machine.visit()
     with tempfile.TemporaryDirectory(prefix="ahriuwu-bench-") as folder:
         _measure_in(Path(folder), config, tokenizer, machine, findings, profile=profile)
+    compare_windows(config, machine, findings)
     machine.visit()
     return findings.report("latents", config, ("frame", "latent", "tokenizer", "dynamics", "latents"), machine)
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -26,6 +28,7 @@ from ahriuwu_cli.core.files import write_text
 from ahriuwu_cli.core.loading import require_finite
 from ahriuwu_cli.core.names import Fingerprint
 from ahriuwu_cli.core.provenance import Provenance, provenance
+from ahriuwu_cli.core.remembered import SETTLED_NS, file_key, recall, remember
 from ahriuwu_cli.core.specs import ActionSpec, FrameSpec, LatentSpec
 from ahriuwu_cli.core.tensorfile import metadata_of, read_tensors, write_tensors
 
@@ -231,7 +234,7 @@ def read_header(path: Path, kind: Kind | tuple[Kind, ...]) -> Header:
             hint=f"make it with {makers(kinds[0])} or give its path",
         )
     text = _manifest_text(path) if path.is_dir() else _metadata_text(path)
-    raw = parse_object(path, text)
+    raw = parse_object(path, text, looked_at=path.is_dir() and _known(path) is not None)
     version = raw.get("format_version")
     if version != FORMAT_VERSION:
         raise _of_another_version(path, raw, version)
@@ -311,10 +314,34 @@ def read_weights(path: Path, kind: Kind | tuple[Kind, ...]) -> tuple[Header, dic
 
 
 def check_fingerprint(path: Path, header: Header, body: str) -> None:
-    """Refuse an artifact whose content is not what its fingerprint was made from."""
+    """Refuse an artifact whose content is not what its fingerprint was made from.
+
+    Of a manifest that is found out once for each change of it: with a hundred thousand episodes it takes seconds.
+    """
+    folder = path.is_dir()
+    if folder and _known(path) == header.fingerprint:
+        return
     found = fingerprint_of(header.kind, header.config, header.specs, header.parents, header.info, body)
     if found != header.fingerprint:
         raise ArtifactError(
             f"{path} says fingerprint {header.fingerprint} but its content has {found}",
             hint="the file was changed after it was written; restore it or make it again",
         )
+    if folder:
+        _note(path, header.fingerprint)
+
+
+def _known(folder: Path) -> str | None:
+    """The fingerprint that the manifest of a folder, as it lies there, was found to have."""
+    try:
+        return recall(file_key("manifest", folder / MANIFEST_NAME))
+    except OSError:
+        return None
+
+
+def _note(folder: Path, fingerprint: str) -> None:
+    """Remember what was found; not of a manifest so new that it may change without its times showing it."""
+    with suppress(OSError):
+        manifest = folder / MANIFEST_NAME
+        if time.time_ns() - manifest.stat().st_mtime_ns > SETTLED_NS:
+            remember(file_key("manifest", manifest), fingerprint)

@@ -9,11 +9,8 @@ from pathlib import Path
 from ahriuwu_cli.core.bounds import damaged
 from ahriuwu_cli.core.errors import ArtifactError
 from ahriuwu_cli.core.names import listed_file
-from ahriuwu_cli.core.remembered import file_key, recall, remember
+from ahriuwu_cli.core.remembered import SETTLED_NS, file_key, recall, remember
 from ahriuwu_cli.core.tensorfile import metadata_of
-
-SETTLED_NS = 100_000_000
-"""A file written more recently may change again without its time of change showing it: its hash is not kept."""
 
 _hashes: dict[str, str] = {}
 

@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
 
+SETTLED_NS = 100_000_000
+"""A file written more recently may change again without its times showing it: nothing is remembered of it."""
 ROOM = 1_000_000
 """Entries; with more, the oldest half is forgotten."""
 

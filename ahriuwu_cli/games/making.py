@@ -46,7 +46,7 @@ def import_environments(env_id: str) -> None:
     register_game()
     module = module_of(env_id)
     if module is not None:
-        _import_module(env_id, module)
+        import_named(env_id, module)
         return
     known = next((extra for prefix, extra in EXTRAS.items() if env_id.startswith(prefix)), None)
     if known is not None:
@@ -109,19 +109,29 @@ def _belongs(entry_point: Any, module: str) -> bool:
     return place == module or str(place).startswith(f"{module}.")
 
 
-def _import_module(env_id: str, module: str) -> None:
+def import_named(who: str, module: str) -> None:
+    """Import a module that the user names, from what is installed or from the current folder.
+
+    Args:
+        who: what asks for it, for messages.
+        module: its name.
+
+    Raises:
+        InputError: it is not there.
+        ForeignError: it fails.
+    """
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)  # behind what is installed: a file here hides no package
     importlib.invalidate_caches()
     try:
-        with Foreign(env_id, f"importing {module}"):
+        with Foreign(who, f"importing {module}"):
             importlib.import_module(module)
     except ForeignError as error:
         missing = getattr(error.__cause__, "name", None)
         if isinstance(error.__cause__, ModuleNotFoundError) and missing and f"{module}.".startswith(f"{missing}."):
             raise InputError(
-                f"{env_id}: there is no module {module!r}, neither installed nor in {here}",
+                f"{who}: there is no module {module!r}, neither installed nor in {here}",
                 hint="start the command in the folder of the module's file, and name it without .py",
             ) from error.__cause__
         raise

@@ -24,6 +24,8 @@ MINUSCULE = (
     "feed_width=24}",
     "sampler={steps=2, context_length=3, frames=20}",
     "latents={episodes=2, episode_frames=9, batch_size=4}",
+    "latents.windows={layouts=[[2, 3]], rows=16, length=4, batch_size=2}",
+    "data={sizes=[8], clip_lengths=[1, 3], episode_frames=12, clips=2, episodes=2}",
 )
 
 

@@ -54,9 +54,19 @@ NAMES = {
         "build: 2 episodes encoded and written",
         "pack: latents and blocks joined in a shard",
         "windows: 50 batches of 3 x 4 read",
+        "packed: 2 windows of 4 x 2 x 3",
+        "plain memory map: 2 windows of 4 x 2 x 3",
+        "an NPY file each: 2 windows of 4 x 2 x 3",
     ],
+    "data": [f"{how}, 8x8: 2 clips of {length}" for length in (1, 3) for how in ("raw", "video", "JPEG files")],
 }
-FRAMES = {"tokenizer": [6, 16, 16, 6, 16, 16], "dynamics": [12, 12], "sampler": [1, 1, 1], "latents": [18, 18, 600]}
+FRAMES = {
+    "tokenizer": [6, 16, 16, 6, 16, 16],
+    "dynamics": [12, 12],
+    "sampler": [1, 1, 1],
+    "latents": [18, 18, 600, 8, 8, 8],
+}
+FRAMES["data"] = [2, 2, 2, 6, 6, 6]
 
 
 @pytest.mark.parametrize("what", NAMES)

@@ -170,7 +170,7 @@ def test_short_names_in_hints_are_settings() -> None:
     assert not faults
 
 
-NAMES = {"expert_action", "observation_space"}
+NAMES = {"one_hot", "frame_indices", "model_state_dict", "expert_action", "observation_space"}
 """Words with an underscore in hints that are no settings."""
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import cast
 
 from ahriuwu_cli.core.errors import InputError
 from ahriuwu_cli.core.registry import Registry
+from ahriuwu_cli.games.foreign import Foreign
+from ahriuwu_cli.games.making import import_named
 from ahriuwu_cli.sources.imports.protocol import Importer
 
 HERE = "ahriuwu_cli.sources.imports"
@@ -36,11 +39,24 @@ GENERAL = ("frames", "video")
 
 
 def importer(kind: str) -> Importer:
-    """The importer of a kind.
+    """The importer of a kind: one of the registry, or the class NAME of the user's own module for `MODULE:NAME`.
+
+    A module runs when it is imported: call this only for kinds that the command line or the user's run.toml names.
 
     Raises:
         InputError: there is none of that name.
+        ForeignError: the user's module fails.
     """
+    module, colon, name = kind.partition(":")
+    if colon:
+        import_named(kind, module)
+        own = getattr(sys.modules[module], name, None)
+        if not callable(own):
+            raise InputError(
+                f"{kind}: {module} has no class {name!r}", hint="name the importer's class after the colon"
+            )
+        with Foreign(kind, name):
+            return cast("Importer", own())
     try:
         found = KINDS.load(kind)
     except (ValueError, ImportError, AttributeError) as error:

@@ -24,6 +24,7 @@ from ahriuwu_cli.episodes.manifest import Origin, SplitRule
 from ahriuwu_cli.episodes.recording import Recording
 from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.games.environment import make_env
+from ahriuwu_cli.games.foreign import Foreign
 from ahriuwu_cli.sources.imports.clock import usual_interval
 from ahriuwu_cli.sources.imports.episodes import WHOLE, Cutter, Piece, shares_of
 from ahriuwu_cli.sources.imports.mapping import read_mapping
@@ -99,9 +100,11 @@ def import_source(folder: Path, data: DataSection, seed: int, progress: Progress
     if not path.exists():
         raise InputError(f"{path} is not there", hint="give the folder or file of the recordings")
     kind, seen = _kind(settings, path)
-    settings = settings.model_copy(update={"kind": kind.KIND, "mapping": read_mapping(settings.mapping)})
+    named = settings.kind if ":" in settings.kind else kind.KIND
+    settings = settings.model_copy(update={"kind": named, "mapping": read_mapping(settings.mapping)})
     data = data.model_copy(update={"source": settings})
-    source = kind.open_source(path, settings.options | ({"mapping": settings.mapping} if settings.mapping else {}))
+    with Foreign(named, "open_source"):
+        source = kind.open_source(path, settings.options | ({"mapping": settings.mapping} if settings.mapping else {}))
     if not source.recordings and not source.defects:
         raise InputError(f"{path} has no {kind.KIND} recording", hint=f"{kind.KIND}: {kind.SAYS}")
     data, remark = _with_game(data, source.action)
@@ -140,6 +143,7 @@ class _Import:
     def __init__(self, folder: Path, store: EpisodeStore | None, data: DataSection, seed: int, source: Source) -> None:
         self.store, self.tally = store, _Tally()
         self._folder, self._data, self._seed, self._source = folder, data, seed, source
+        self._kind = data.source.kind
         self._recording: Recording | None = None
         self._next_id = 0
         if store is not None:
@@ -183,12 +187,14 @@ class _Import:
             if there is not None and len(there.pieces) == there.count:
                 self.tally.present += 1
                 return
-            recorded = found.open()
+            with Foreign(self._kind, f"opening {found.name}"):
+                recorded = found.open()
         except DataError as error:
             self.tally.defect(found.name, error)
             return
         try:
-            self._store_pieces(found, content, recorded)
+            with Foreign(self._kind, f"reading {found.name}"):
+                self._store_pieces(found, content, recorded)
             self.tally.imported += 1
         except DataError as error:
             self.tally.defect(found.name, error)
@@ -255,7 +261,9 @@ def _kind(settings: SourceSection, path: Path) -> tuple[Importer, str]:
     if settings.kind == AUTO:
         return detected(path)
     kind = importer(settings.kind)
-    return kind, kind.detect(path) or f"{kind.KIND}, as it was named"
+    with Foreign(settings.kind, "detect"):
+        seen = kind.detect(path)
+    return kind, seen or f"{kind.KIND}, as it was named"
 
 
 def _with_game(data: DataSection, action: ActionSpec) -> tuple[DataSection, list[str]]:
