@@ -234,6 +234,39 @@ def write_log(path: Path, played: Walk, seconds: float = 0.0) -> None:
             held = now
 
 
+# ---------------------------------------------------------------- Minecraft
+
+
+def write_vpt(path: Path, played: Walk, side: int) -> None:
+    """A contractor's recording: an MP4 and, beside it, a JSON line for each tick, with W, A, S, D and the mouse."""
+    write_video(path, played, side)
+    keys = {"up": "w", "left": "a", "down": "s", "right": "d"}
+    with path.with_suffix(".jsonl").open("w", encoding="utf-8") as file:
+        for number in range(len(played)):
+            held = [f"key.keyboard.{keys[arrow]}" for arrow in sorted(_arrows(int(played.sector[number])))]
+            mouse = {"x": 640.0, "y": 360.0, "dx": 0.0, "dy": 0.0, "dwheel": 0.0}
+            mouse |= {"buttons": [0] if played.keys[number, 0] else [], "newButtons": []}
+            tick = {
+                "mouse": mouse, "keyboard": {"keys": held, "newKeys": [], "chars": ""}, "isGuiOpen": False, "hotbar": 0,
+                "yaw": 0.0, "pitch": 0.0, "tick": number, "milli": 50 * number, "inventory": [], "stats": {},
+            }  # fmt: skip
+            file.write(json.dumps(tick) + "\n")
+
+
+def write_minerl(folder: Path, played: Walk, side: int) -> None:
+    """A recording of MineRL v0: `recording.mp4`, `rendered.npz` with keys, camera and rewards, `metadata.json`."""
+    folder.mkdir(parents=True)
+    write_video(folder / "recording.mp4", played, side)
+    held = [_arrows(int(plan)) for plan in played.sector[:-1]]
+    names = {"forward": "up", "left": "left", "back": "down", "right": "right"}
+    found = {f"action${key}": np.array([arrow in each for each in held], np.int64) for key, arrow in names.items()}
+    found["action$attack"] = played.keys[:-1, 0].astype(np.int64)
+    found["action$camera"] = np.zeros((len(held), 2), np.float32)
+    np.savez_compressed(folder / "rendered.npz", reward=played.gained[1:].astype(np.float32), **found)  # type: ignore[arg-type]
+    about = {"success": True, "duration_ms": 50 * len(held), "duration_steps": len(held)}
+    (folder / "metadata.json").write_text(json.dumps(about | {"total_reward": float(played.gained.sum())}))
+
+
 def _arrows(plan: int) -> set[str]:
     """The arrow keys that are held to go in one of eight directions."""
     if plan == STILL:

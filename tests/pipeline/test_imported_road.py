@@ -11,7 +11,20 @@ from typing import Any
 import numpy as np
 import pytest
 from minuscule_run import MINUSCULE, Outcome
-from walker import FPS, STILL, Walk, walk, write_features, write_log, write_match, write_rows, write_video
+from sources.imports.lerobot_specimen import Specimen
+from walker import (
+    FPS,
+    STILL,
+    Walk,
+    walk,
+    write_features,
+    write_log,
+    write_match,
+    write_minerl,
+    write_rows,
+    write_video,
+    write_vpt,
+)
 
 from ahriuwu_cli.core.toml import value_text
 from ahriuwu_cli.episodes.store import EpisodeStore
@@ -31,12 +44,14 @@ class Layout:
     """One example on recordings of one layout.
 
     Attributes:
+        kind: of recordings.
         example: folder of its run.toml.
         mapping: of side-cars, in the examples; empty for none.
         sectors: directions in which the hero turns.
         write: writes recording number i.
     """
 
+    kind: str
     example: str
     mapping: str
     sectors: int
@@ -62,11 +77,30 @@ def _alone(source: Path, number: int, played: Walk, side: int) -> None:
     write_video(source / f"game{number}.mp4", played, side)
 
 
+def _vpt(source: Path, number: int, played: Walk, side: int) -> None:
+    (source / "6.9").mkdir(exist_ok=True)
+    write_vpt(source / "6.9" / f"player-session{number}-20220421-092639.mp4", played, side)
+
+
+def _minerl(source: Path, number: int, played: Walk, side: int) -> None:
+    write_minerl(source / "MineRLTreechop-v0" / f"v3_player_{number}-1", played, side)
+
+
+def _lerobot(source: Path, number: int, played: Walk, side: int) -> None:
+    """A data set is whole: the first recording writes all of it."""
+    del played, side
+    if not number:
+        Specimen(3, lengths=(25, 26, 27, 28, 29, 30), files=(0, 0, 0, 1, 1, 1)).write(source)
+
+
 LAYOUTS = {
-    "league": Layout("league/cnn", "", STILL, _folders),
-    "mapped": Layout("league/cnn", "league/mapping.toml", STILL, _rows),
-    "video": Layout("video", "video/mapping.toml", 8, _log),
-    "unlabelled": Layout("video", "", STILL, _alone),
+    "league": Layout("prototype", "league/cnn", "", STILL, _folders),
+    "mapped": Layout("video", "league/cnn", "league/mapping.toml", STILL, _rows),
+    "video": Layout("video", "video", "video/mapping.toml", 8, _log),
+    "unlabelled": Layout("video", "video", "", STILL, _alone),
+    "vpt": Layout("vpt", "minecraft/vpt", "", 8, _vpt),
+    "minerl": Layout("minerl", "minecraft/minerl", "", 8, _minerl),
+    "robot": Layout("lerobot", "robot", "", STILL, _lerobot),
 }
 
 
@@ -83,8 +117,7 @@ def settle(folder: Path, layout: Layout, *overrides: str) -> Path:
     """The example's run.toml in a folder of its own, with overrides in it."""
     folder.mkdir(parents=True, exist_ok=True)
     mapping = str(EXAMPLES / layout.mapping) if layout.mapping else ""
-    kind = "prototype" if layout.write is _folders else "video"
-    source = [f'data.source.kind="{kind}"', f"data.source.mapping={value_text(mapping)}", f"data.fps={FPS}"]
+    source = [f'data.source.kind="{layout.kind}"', f"data.source.mapping={value_text(mapping)}", f"data.fps={FPS}"]
     config = load_run(EXAMPLES / layout.example / "run.toml", [*source, *overrides]).config
     (folder / "run.toml").write_text(render_config(config), encoding="utf-8")
     return folder / "run.toml"
@@ -166,6 +199,30 @@ def test_the_mapping_is_the_prototypes_action_space(tmp_path) -> None:
     assert PrototypeImporter().open_source(tmp_path / "league", {}).action == mapping.action_spec()
 
 
+@pytest.mark.parametrize("name", ["vpt", "minerl"])
+def test_what_is_held_in_minecraft_is_in_the_store(ahriuwu, tmp_path, name) -> None:
+    played = record(tmp_path / "recordings", LAYOUTS[name], 2, 12, 64)
+    config = settle(tmp_path / "run", LAYOUTS[name], *TINY)
+    go(ahriuwu, config, tmp_path / "recordings", ())
+    store = EpisodeStore.open(config.parent / "episodes")
+    keys = next(part for part in store.action_spec.components if part.name == "keys")
+    columns = range(*store.action_spec.slices()["keys"].indices(store.action_spec.dim))
+    column = columns[keys.labels.index("forward")]
+    for record_, each in zip(store.episodes, played, strict=True):
+        tracks = store.tracks(record_.id)
+        assert tracks.actions[:, column].tolist() == [float(plan in (1, 2, 3)) for plan in each.sector[:-1]]
+        assert tracks.rewards.tolist() == (each.gained[1:].tolist() if name == "minerl" else [0] * tracks.num_steps)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["vpt", "minerl", "robot"])
+def test_the_other_examples_go_the_road_too(ahriuwu, tmp_path, name) -> None:
+    record(tmp_path / "recordings", LAYOUTS[name], 6, 24, 64)
+    config = settle(tmp_path / "run", LAYOUTS[name], *TINY, "agent.heads.bucket_limit=10")
+    said = go(ahriuwu, config, tmp_path / "recordings", (*ROAD, *JUDGED))
+    assert list(said["eval offline"].data["agents"]) == ["uniform", "frequencies", "bc", "imagination", "recorded play"]
+
+
 # ---------------------------------------------------------------- no game
 
 
@@ -244,3 +301,48 @@ def test_videos_alone_make_a_world(ahriuwu, tmp_path) -> None:
     said = go(ahriuwu, config, tmp_path / "recordings", (*ROAD[:4], "eval rollout"))
     assert "dream" in said["eval rollout"].data["curves"]
     assert not EpisodeStore.open(config.parent / "episodes").tracks("000000").action_valid.any()
+
+
+# ---------------------------------------------------------------- the long form
+
+LEARNS = (
+    "run.device='cpu'",
+    "run.threads=1",
+    "data.height=32",
+    "data.width=32",
+    "tokenizer.clip_length=1",
+    'tokenizer.model={type="cnn", patch=8, dim_token=16, base_channels=32}',
+    "tokenizer.train={steps=500, batch_size=32, learning_rate=1e-3, heldout_examples=64}",
+    "dynamics.model={dim=128, num_layers=8, num_heads=4, num_kv_heads=2, num_registers=4, k_max=8}",
+    "dynamics.objective={bootstrap_fraction=0.25}",
+    "dynamics.sampler={steps=4, context_length=15}",
+    "dynamics.short_length=16",
+    "dynamics.long_length=16",
+    "dynamics.train={steps=800, batch_size=8, learning_rate=4e-3, heldout_examples=16}",
+    "agent.heads={mtp_length=4}",
+    "agent.batch_length=16",
+    "agent.relevant_fraction=0.75",
+    "agent.train={steps=200, batch_size=8, learning_rate=3e-3, heldout_examples=16}",
+    "imagine.context_length=8",
+    "imagine.sampling_steps=2",
+    "imagine.gamma=0.97",
+    "imagine.updates_per_rollout=7",
+    "imagine.train={steps=35, batch_size=64, learning_rate=1e-3, heldout_examples=16}",
+    "eval.context_length=8",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["league", "video"])
+def test_the_dream_is_of_the_recordings_and_listens(ahriuwu, tmp_path, name) -> None:
+    """It beats a picture that stands still, and the dream under other windows' actions; cloning beats frequencies."""
+    record(tmp_path / "recordings", LAYOUTS[name], 40, 120, 64)
+    config = settle(tmp_path / "run", LAYOUTS[name], *LEARNS)
+    said = go(ahriuwu, config, tmp_path / "recordings", (*ROAD, *JUDGED))
+    curves = {source: curve["psnr_mean"] for source, curve in said["eval rollout"].data["curves"].items()}
+    agents = said["eval offline"].data["agents"]
+    nats = {agent: facts["nats_per_step"]["mean"] for agent, facts in agents.items() if facts["nats_per_step"]}
+    print(curves, nats)
+    assert curves["dream"] > curves["persistence"] + 1
+    assert curves["dream"] > curves["shuffled actions"] + 1
+    assert nats["bc"] < nats["frequencies"] < nats["uniform"]
