@@ -62,8 +62,8 @@ class AgentPolicy:
         if stride > 1:
             raise ConfigError(
                 f"agent {name} has latents of {stride} frames each; playing needs one latent per frame",
-                hint="judge it with `ahriuwu eval rollout`; to play, train with a tokenizer that has one latent per "
-                "frame (cnn, transformer, cosmos of a CI kind)",
+                hint="judge its dream with `ahriuwu eval rollout`, its choices with `ahriuwu eval offline`; to play, "
+                "train with a tokenizer that has one latent per frame (cnn, transformer, cosmos of a CI kind)",
             )
         self.name = name
         self._agent, self._tokenizer, self._runtime = agent, tokenizer, runtime

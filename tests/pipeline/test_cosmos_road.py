@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ ROAD = (
     "agent finetune",
     "imagine train",
     "eval rollout",
+    "eval offline",
 )
 
 
@@ -137,6 +139,13 @@ def test_the_dream_is_judged_in_frames(cosmos_road: CosmosRoad) -> None:
     assert {len(curve["psnr"]) for curve in curves.values()} == {16}  # 2 latents of 8 frames
 
 
+def test_agents_are_judged_by_eight_actions_at_once(cosmos_road: CosmosRoad) -> None:
+    """A step is a latent: the actions of its 8 frames together."""
+    facts = cosmos_road.said["eval offline"].data
+    assert facts["agents"]["uniform"]["nats_per_step"]["mean"] == pytest.approx(8 * math.log(3))
+    assert list(facts["agents"]) == ["uniform", "frequencies", "bc", "imagination", "recorded play"]
+
+
 def test_the_doctor_is_content(cosmos_road: CosmosRoad, ahriuwu, own: CosmosRoad) -> None:
     """Also with the config in run.toml, and without LPIPS weights, which a frozen tokenizer does not need."""
     from ahriuwu_cli.pipeline.config import load_run
@@ -161,6 +170,7 @@ def test_playing_is_refused(cosmos_road: CosmosRoad, ahriuwu) -> None:
     assert outcome.code == 2
     assert "error: agent bc has latents of 8 frames each; playing needs one latent per frame" in outcome.err
     assert "eval rollout" in outcome.err
+    assert "eval offline" in outcome.err
 
 
 def test_a_second_adoption(own: CosmosRoad, ahriuwu) -> None:

@@ -44,6 +44,19 @@ def test_every_value_is_stated_and_a_source_is_named(name: str) -> None:
     assert config.run.name in name.replace("/", "-")
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_the_readme_tells_what_the_config_tells(name: str) -> None:
+    said = NEEDS.search((EXAMPLES / name / "run.toml").read_text(encoding="utf-8"))
+    assert said is not None
+    lines = (EXAMPLES / "README.md").read_text(encoding="utf-8").splitlines()
+    row = next(line for line in lines if line.startswith(f"| `{name}` |"))
+    assert row.removesuffix(" |").rpartition("| ")[2] == ", ".join(said.groups())
+    data = load_run(EXAMPLES / name / "run.toml").config.data
+    if "the same" not in row:
+        assert f"{data.height}x{data.width} at {data.fps:g} a second" in row
+        assert f"(kind `{data.source.kind}`)" in row
+
+
 @pytest.mark.parametrize("name", MAPPINGS)
 def test_the_mappings_can_be_used(name: str) -> None:
     mapping = as_mapping(read_mapping(str(EXAMPLES / name)))
