@@ -123,7 +123,14 @@ def settle(folder: Path, layout: Layout, *overrides: str) -> Path:
     return folder / "run.toml"
 
 
-TINY = ("data.height=32", "data.width=32", "data.heldout_fraction=0.34", "tokenizer.clip_length=1", *NOT_OF_DATA)
+TINY = (
+    "data.source.check_lag=false",
+    "data.height=32",
+    "data.width=32",
+    "data.heldout_fraction=0.34",
+    "tokenizer.clip_length=1",
+    *NOT_OF_DATA,
+)
 
 
 @dataclass(frozen=True)
