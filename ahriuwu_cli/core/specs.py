@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
@@ -115,6 +115,10 @@ class ActionSpec(Section):
             for component in self.components
         )
         return ActionSpec(version=self.version, components=components)
+
+
+Region = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=4, max_length=4)]
+"""Part of a picture: [top, left, height, width] in pixels."""
 
 
 class FrameSpec(Section):

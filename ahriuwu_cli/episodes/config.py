@@ -7,8 +7,11 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from ahriuwu_cli.core.config import Section
+from ahriuwu_cli.core.specs import Region
 from ahriuwu_cli.episodes.manifest import Storage
 from ahriuwu_cli.episodes.video import LOSSLESS_PIXELS
+
+Fit = Literal["stretch", "pad", "cover"]
 
 NOT_RECORDED = {"num_envs", "source"}
 """Keys that leave what is recorded as it is."""
@@ -19,7 +22,8 @@ EPISODE_BYTES = 1 << 30
 LONGEST_LAG = 10.0
 """Seconds."""
 GAME_KEYS = (
-    "env", "env_options", "height", "width", "crop", "frame_from", "fps", "action_bounds", "max_episode_steps"
+    "env", "env_options", "height", "width", "crop", "fit", "masks", "frame_from", "fps", "action_bounds",
+    "max_episode_steps",
 )  # fmt: skip
 """Keys that say which game is played: whoever plays what was recorded takes them from the store."""
 
@@ -60,6 +64,17 @@ class DataSection(Section):
         min_length=4,
         max_length=4,
         description="part of the picture that is used: [top, left, height, width]; absent for all of it",
+    )
+    fit: Fit = Field(
+        default="stretch",
+        description="a picture of another aspect than the frame's: stretch it, pad it with black, or cover the frame "
+        "and cut off what is beyond",
+    )
+    masks: list[Region] = Field(
+        default_factory=list,
+        max_length=64,
+        description="regions painted black: [[top, left, height, width], ...] in pixels of the whole picture; "
+        "tokenizer.loss.ignored_regions leaves them out of the loss",
     )
     frame_from: str = Field(
         default="auto",
@@ -132,9 +147,12 @@ class DataSection(Section):
         return self
 
     @model_validator(mode="after")
-    def _crop_is_a_part(self) -> DataSection:
+    def _regions_are_regions(self) -> DataSection:
         if self.crop is not None and (min(self.crop) < 0 or min(self.crop[2:]) < 8):
             raise ValueError(
                 f"data.crop is {self.crop}; expected [top, left, height, width] with sides of 8 pixels or more"
             )
+        for mask in self.masks:
+            if min(mask[2:]) < 1:
+                raise ValueError(f"data.masks has {mask}; expected [top, left, height, width] with sides above 0")
         return self

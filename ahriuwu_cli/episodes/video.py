@@ -144,7 +144,21 @@ class VideoFrames:
             self._next = number + 1
             if found[1].is_corrupt:
                 raise self._fault(f"frame {number} of {len(self)} is damaged")
-            yield number, found[1].to_ndarray(format="rgb24")
+            yield number, self._upright(found[1])
+
+    def _upright(self, picture: Any) -> np.ndarray:
+        """A decoded picture as it is to be shown (H, W, 3): turned and mirrored as the stream's display matrix says."""
+        pixels: np.ndarray = picture.to_ndarray(format="rgb24")
+        matrix = picture.side_data.get("DISPLAYMATRIX")
+        if matrix is None:
+            return pixels
+        # column p and row q are shown at column a p + c q and row b p + d q, but for where that begins
+        a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
+        if (a or d) and (b or c):
+            raise self._fault(f"it is to be shown at an angle of {picture.rotation} degrees; expected quarter turns")
+        if b or c:
+            pixels, a, d = pixels.transpose(1, 0, 2), c, b
+        return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
 
     def _until(self, stamp: int) -> tuple[int, Any] | None:
         """The first frame from where the decoder is that is shown at `stamp` or later."""

@@ -5,7 +5,7 @@ Shapes: H x W pixels, A = ActionSpec.dim.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,7 @@ from ahriuwu_cli.core.errors import DataError, ForeignError, InputError
 from ahriuwu_cli.core.specs import ActionSpec, FrameSpec
 from ahriuwu_cli.episodes.config import DataSection
 from ahriuwu_cli.episodes.events import events_of
-from ahriuwu_cli.episodes.frames import cropped, to_frame
+from ahriuwu_cli.episodes.frames import FrameTransform
 from ahriuwu_cli.games import making
 from ahriuwu_cli.games.answers import frames_per_second, reset_answer, step_answer
 from ahriuwu_cli.games.codec import ActionCodec, Bounds
@@ -53,9 +53,8 @@ class GameEnv:
 
     Args:
         env_id: Gymnasium id.
-        height: H; width: W.
+        transform: what makes a frame of a picture.
         options: keyword arguments of gymnasium.make.
-        crop: (top, left, height, width) of the part of the picture that becomes the frame; None for all of it.
         frame_from: which picture; see DataSection.
         fps: frames per second instead of the environment's `render_fps`.
         action_bounds: low and high by action component instead of the environment's own.
@@ -75,17 +74,15 @@ class GameEnv:
     def __init__(
         self,
         env_id: str,
+        transform: FrameTransform,
         *,
-        height: int,
-        width: int,
         options: Mapping[str, Any] | None = None,
-        crop: Sequence[int] | None = None,
         frame_from: str = AUTO,
         fps: float | None = None,
         action_bounds: Bounds | None = None,
     ) -> None:
         self.env_id = env_id
-        self._crop = crop
+        self._transform = transform
         self._steps = 0
         self._expert = expert_for(env_id)
         making.import_environments(env_id)
@@ -98,7 +95,9 @@ class GameEnv:
                 labels = [str(label) for label in meanings()] if callable(meanings) else []
             self._codec = ActionCodec(space, labels, action_bounds)
             own_fps, self.notes = frames_per_second(metadata)
-            self.frame_spec = FrameSpec(height=height, width=width, fps=own_fps if fps is None else fps)
+            self.frame_spec = FrameSpec(
+                height=transform.height, width=transform.width, fps=own_fps if fps is None else fps
+            )
             self.notes = [] if fps is not None else [f"{env_id}: {note}" for note in self.notes]
         except BaseException:
             with suppress(ForeignError):  # what failed first is what counts
@@ -155,9 +154,7 @@ class GameEnv:
         else:
             image = self._source.find(observation)
         pixels = self._source.pixels(image, self.env_id)
-        if self._crop is not None:
-            pixels = cropped(pixels, self._crop, self.env_id)
-        frame = to_frame(pixels, self.frame_spec.height, self.frame_spec.width)
+        frame = self._transform(pixels, self.env_id)
         return frame.copy() if np.may_share_memory(frame, image) else frame  # it may draw into its array again
 
     def _info(self, info: dict[str, Any]) -> dict[str, Any]:
@@ -188,10 +185,8 @@ def make_env(data: DataSection) -> GameEnv:
         )
     return GameEnv(
         data.env,
-        height=data.height,
-        width=data.width,
+        FrameTransform.of(data),
         options=data.env_options,
-        crop=data.crop,
         frame_from=data.frame_from,
         fps=data.fps,
         action_bounds=data.action_bounds,

@@ -10,6 +10,9 @@ from ahriuwu_cli.episodes.config import GAME_KEYS, DataSection
 from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.games.environment import GameEnv
 
+SINCE = {"fit", "masks"}
+"""Keys that a store made before there were any does not have: it was made with their defaults."""
+
 
 def settled_game(data: DataSection, env: GameEnv) -> DataSection:
     """The settings with what was left to the environment as it is: which picture, and how many a second."""
@@ -30,7 +33,7 @@ def recorded_settings(store: EpisodeStore) -> DataSection | None:
 def recorded_game(store: EpisodeStore) -> dict[str, Any]:
     """By key of `[data]`, what a store says of its game (pitfall 43); keys that it says nothing of are left out."""
     settings = recorded_settings(store)
-    said = {} if settings is None else {key: getattr(settings, key) for key in settings.model_fields_set}
+    said = {} if settings is None else {key: getattr(settings, key) for key in settings.model_fields_set | SINCE}
     frame = store.frame_spec.model_dump(include={"height", "width", "fps"})
     said |= {"env": store.env, "env_options": store.env_options} | frame
     return {key: said[key] for key in GAME_KEYS if key in said}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from ahriuwu_cli.core.config import Section
+from ahriuwu_cli.core.specs import Region
 from ahriuwu_cli.core.training.config import TrainSettings
 
 
@@ -81,9 +82,6 @@ class TransformerModel(TokenizerModel):
                 f"bottleneck {self.num_bottleneck}x{self.dim_bottleneck} does not divide into {self.num_tokens} tokens"
             )
         return self
-
-
-Region = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=4, max_length=4)]
 
 
 class TokenizerLoss(Section):

@@ -17,6 +17,7 @@ from ahriuwu_cli.core.artifact import read_header
 from ahriuwu_cli.core.errors import DataError
 from ahriuwu_cli.episodes.alignment import arrived, covered_frames, to_blocks
 from ahriuwu_cli.episodes.events import event_array, event_of, events_of
+from ahriuwu_cli.episodes.frames import FrameTransform
 from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.games.bricks import BALL, PADDLE_Y, BricksEnv
 from ahriuwu_cli.games.environment import GameEnv
@@ -48,7 +49,7 @@ class Teller(gymnasium.Env[np.ndarray, Any]):
 def teller(**options: Any) -> GameEnv:
     if "Teller-v0" not in gymnasium.registry:
         gymnasium.register("Teller-v0", entry_point=Teller)
-    return GameEnv("Teller-v0", height=8, width=8, options=options)
+    return GameEnv("Teller-v0", FrameTransform(8, 8), options=options)
 
 
 # ---------------------------------------------------------------- what an environment says
@@ -102,7 +103,7 @@ def test_an_episode_has_its_own_events_only():
 
 def test_the_game_tells_of_every_ball_the_paddle_returns():
     """Worked out from the ball's motion: it turns upwards while it rests on the paddle."""
-    game = GameEnv("ahriuwu/Bricks-v0", height=32, width=32)
+    game = GameEnv("ahriuwu/Bricks-v0", FrameTransform(32, 32))
     policy = NoisyExpertPolicy(game.action_spec, 0.2)
     for episode in play_episodes(lambda: game, policy, [3, 4], policy_seed=0, num_envs=1, max_steps=120):
         env, expected = BricksEnv(), []

@@ -1,5 +1,6 @@
 """Video files: frame i read at random is frame i read in order, whatever the file's groups of pictures look like."""
 
+import struct
 from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
@@ -129,3 +130,79 @@ def test_missing_frames_are_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="frame 20 of 25 is missing"):
         reader.read(10, 25)
     assert len(reader.read(10, 20)) == 10, "and the others are still read"
+
+
+# ---------------------------------------------------------------- what recorders and phones write
+
+ORIENTATIONS = {
+    "as it is": ((1, 0, 0, 1), lambda picture: picture),
+    "mirrored": ((-1, 0, 0, 1), lambda picture: picture[:, ::-1]),
+    "half a turn": ((-1, 0, 0, -1), lambda picture: picture[::-1, ::-1]),
+    "upside down": ((1, 0, 0, -1), lambda picture: picture[::-1]),
+    "quarter turn to the right": ((0, 1, -1, 0), lambda picture: np.rot90(picture, -1)),
+    "quarter turn to the left": ((0, -1, 1, 0), np.rot90),
+    "transposed": ((0, 1, 1, 0), lambda picture: picture.transpose(1, 0, 2)),
+    "transposed the other way": ((0, -1, -1, 0), lambda picture: np.rot90(picture, 2).transpose(1, 0, 2)),
+}
+
+
+def turned(path: Path, frames: np.ndarray, matrix: tuple[float, ...]) -> Path:
+    """A lossless MP4 whose track header (ISO/IEC 14496-12) has the matrix a, b, c, d."""
+    write_video(path, [frames], *frames.shape[1:3])
+    content = bytearray(path.read_bytes())
+    at = content.index(b"tkhd") + 44
+    a, b, c, d = (round(each * 0x10000) for each in matrix)
+    content[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("name", ORIENTATIONS)
+def test_a_video_is_shown_as_its_matrix_says(tmp_path: Path, name: str) -> None:
+    matrix, shown = ORIENTATIONS[name]
+    frames = RNG.integers(0, 256, (5, 16, 24, 3), dtype=np.uint8)
+    path = turned(tmp_path / "video.mp4", frames, matrix)
+    with closing(VideoFrames(path, frame_stamps(path)[0])) as reader:
+        found = reader.read(1, 4)
+    assert np.array_equal(found, np.stack([shown(frame) for frame in frames[1:4]]))
+
+
+def test_a_video_at_an_angle_is_refused(tmp_path: Path) -> None:
+    path = turned(tmp_path / "video.mp4", np.zeros((2, 16, 24, 3), np.uint8), (0.866, 0.5, -0.5, 0.866))
+    with pytest.raises(DataError, match="angle of -30 degrees"):
+        VideoFrames(path, frame_stamps(path)[0]).read(0, 1)
+
+
+@pytest.mark.parametrize(
+    ("codec", "pixels", "size", "error"),
+    [
+        ("libx265", "yuv420p10le", (48, 64), 8),
+        ("libx264", "yuv422p10le", (48, 64), 8),
+        ("ffv1", "gray", (35, 21), 1),
+        ("ffv1", "gray16le", (35, 21), 1),
+        ("ffv1", "bgra", (35, 21), 0),
+        ("libx264rgb", "bgr24", (34, 22), 0),
+        ("libx264", "yuv444p", (35, 21), 8),
+    ],
+)
+def test_pixels_of_any_kind_become_rgb(
+    tmp_path: Path, codec: str, pixels: str, size: tuple[int, int], error: int
+) -> None:
+    grey = "gray" in pixels
+    frame = np.zeros((*size, 3), np.uint8)
+    frame[: size[0] // 2] = (180, 180, 180) if grey else (200, 60, 30)
+    frame[size[0] // 2 :] = (40, 40, 40) if grey else (20, 90, 220)
+    path, options = tmp_path / "video.mkv", {"qp": "0"} if "264rgb" in codec else {"crf": "4"}
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=30, options=options if codec.startswith("lib") else {})
+        stream.height, stream.width, stream.pix_fmt = *size, pixels
+        for number in range(3):
+            picture = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format=pixels)
+            picture.pts, picture.time_base = number, Fraction(1, 30)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+    with closing(VideoFrames(path, frame_stamps(path)[0])) as reader:
+        found = reader.read(0, 3)
+    edge = slice(size[0] // 2 - 3, size[0] // 2 + 3)
+    assert found.shape == (3, *size, 3)
+    assert np.delete(np.abs(found.astype(int) - frame), edge, axis=1).max() <= error

@@ -13,6 +13,7 @@ from gymnasium import spaces
 from ahriuwu_cli.core.config import validate
 from ahriuwu_cli.core.errors import ConfigError, DataError, InputError
 from ahriuwu_cli.episodes.config import DataSection
+from ahriuwu_cli.episodes.frames import FrameTransform
 from ahriuwu_cli.games import making
 from ahriuwu_cli.games.environment import GameEnv
 
@@ -88,7 +89,7 @@ def check_play(env: GameEnv, height: int, width: int) -> None:
 
 
 def test_built_in_game() -> None:
-    env = GameEnv("ahriuwu/Bricks-v0", height=32, width=32)
+    env = GameEnv("ahriuwu/Bricks-v0", FrameTransform(32, 32))
     assert env.action_spec.components[0].labels == ("noop", "left", "right")
     assert env.frame_spec.model_dump() == {"height": 32, "width": 32, "fps": 15.0}
     _, info = env.reset(seed=1)
@@ -97,20 +98,20 @@ def test_built_in_game() -> None:
 
 
 def test_options_pass_through_and_frames_are_resized() -> None:
-    large = GameEnv("ahriuwu/Bricks-v0", height=32, width=32, options={"size": 64, "max_steps": 1})
+    large = GameEnv("ahriuwu/Bricks-v0", FrameTransform(32, 32), options={"size": 64, "max_steps": 1})
     frame, _ = large.reset(seed=4)
-    assert np.array_equal(frame, GameEnv("ahriuwu/Bricks-v0", height=32, width=32).reset(seed=4)[0])
+    assert np.array_equal(frame, GameEnv("ahriuwu/Bricks-v0", FrameTransform(32, 32)).reset(seed=4)[0])
     assert large.step(np.zeros(1, np.float32)).truncated
 
 
 @pytest.mark.parametrize("game", ["ALE/Breakout-v5", "ALE/Pong-v5"])
 def test_atari(game: str) -> None:
     pytest.importorskip("ale_py")
-    env = GameEnv(game, height=64, width=48, options={"full_action_space": True})
+    env = GameEnv(game, FrameTransform(64, 48), options={"full_action_space": True})
     assert env.action_spec.components[0].num_classes == 18
     assert env.action_spec.components[0].labels[:2] == ("NOOP", "FIRE")
     check_play(env, 64, 48)
-    one, two = (GameEnv(game, height=64, width=64, options={"repeat_action_probability": 0.25}) for _ in range(2))
+    one, two = (GameEnv(game, FrameTransform(64, 64), options={"repeat_action_probability": 0.25}) for _ in range(2))
     assert np.array_equal(one.reset(seed=3)[0], two.reset(seed=3)[0])
     for action in [1, 2, 3, 2, 0, 3] * 5:
         row = np.array([action], np.float32)
@@ -120,14 +121,14 @@ def test_atari(game: str) -> None:
 @pytest.mark.parametrize("game", ["MiniGrid-Empty-8x8-v0", "BabyAI-GoToRedBall-v0"])
 def test_minigrid_is_drawn(game: str) -> None:
     pytest.importorskip("minigrid")
-    env = GameEnv(game, height=64, width=64)
+    env = GameEnv(game, FrameTransform(64, 64))
     assert env.action_spec.components[0].num_classes == 7
     check_play(env, 64, 64)
 
 
 def test_minatar_is_drawn_cell_by_cell() -> None:
     pytest.importorskip("minatar")
-    env = GameEnv("MinAtar/Breakout-v1", height=40, width=40, options={"sticky_action_prob": 0.0})
+    env = GameEnv("MinAtar/Breakout-v1", FrameTransform(40, 40), options={"sticky_action_prob": 0.0})
     assert env.action_spec.components[0].num_classes == 3
     check_play(env, 40, 40)
     frame, _ = env.reset(seed=1)
@@ -145,7 +146,7 @@ class Painted(Drawn):
 
 
 def test_a_picture_of_floats_from_0_to_1_is_turned_into_bytes(register: Register) -> None:
-    env = GameEnv(register(spaces.Box(0, 1, (3,), np.float32), spaces.Discrete(2), Painted), height=8, width=8)
+    env = GameEnv(register(spaces.Box(0, 1, (3,), np.float32), spaces.Discrete(2), Painted), FrameTransform(8, 8))
     assert env.reset(seed=0)[0][3, 3].tolist() == [0, 128, 255]
     with pytest.raises(DataError, match=r"between 0 and 2; expected uint8, or floats from 0 to 1"):
         env.step(np.zeros(1, np.float32))
@@ -153,14 +154,14 @@ def test_a_picture_of_floats_from_0_to_1_is_turned_into_bytes(register: Register
 
 def test_classic_control_is_drawn() -> None:
     pytest.importorskip("pygame")
-    env = GameEnv("CartPole-v1", height=40, width=60)
+    env = GameEnv("CartPole-v1", FrameTransform(40, 60))
     assert env.frame_spec.fps == 50
     check_play(env, 40, 60)
 
 
 @pytest.mark.parametrize("shape", [(12, 16), (12, 16, 1), (12, 16, 3)])
 def test_image_observations_are_frames_of_their_own(register: Register, shape: tuple[int, ...]) -> None:
-    env = GameEnv(register(spaces.Box(0, 255, shape, np.uint8), spaces.Discrete(2)), height=12, width=16)
+    env = GameEnv(register(spaces.Box(0, 255, shape, np.uint8), spaces.Discrete(2)), FrameTransform(12, 16))
     frame, _ = env.reset(seed=0)
     frames = [frame, *(env.step(np.zeros(1, np.float32)).frame for _ in range(3))]
     assert [int(frame[0, 0, 0]) for frame in frames] == [0, 1, 2, 3]  # not one array drawn over
@@ -169,7 +170,7 @@ def test_image_observations_are_frames_of_their_own(register: Register, shape: t
 def test_other_observations_are_rendered(register: Register) -> None:
     small = spaces.Box(0, 255, (7, 7, 3), np.uint8)  # symbols, as MiniGrid's
     for space in (VECTOR, spaces.Dict({"a": VECTOR}), small):
-        env = GameEnv(register(space, spaces.Discrete(2)), height=12, width=16)
+        env = GameEnv(register(space, spaces.Discrete(2)), FrameTransform(12, 16))
         assert env.reset(seed=0)[0].shape == (12, 16, 3)
         assert env.frame_spec.fps == 15.0  # render_fps 0 names none
         assert env._env.render_mode == "rgb_array"
@@ -177,7 +178,7 @@ def test_other_observations_are_rendered(register: Register) -> None:
 
 def test_actions_reach_the_environment_in_its_own_form(register: Register) -> None:
     action = spaces.Dict({"look": spaces.Box(-1.0, 1.0, (2,), np.float32), "jump": spaces.MultiBinary(1)})
-    env = GameEnv(register(VECTOR, action), height=12, width=16)
+    env = GameEnv(register(VECTOR, action), FrameTransform(12, 16))
     _, info = env.reset(seed=0)
     assert info["expert_action"].shape == (3,)
     columns = env.action_spec.slices()
@@ -207,13 +208,13 @@ def test_actions_reach_the_environment_in_its_own_form(register: Register) -> No
 )
 def test_what_cannot_be_made_is_refused(env_id: str, options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
-        GameEnv(env_id, height=32, width=32, options=options)
+        GameEnv(env_id, FrameTransform(32, 32), options=options)
     assert caught.value.hint
 
 
 def test_environment_without_a_picture_is_refused(register: Register) -> None:
     with pytest.raises(InputError, match="rgb_array"):
-        GameEnv(register(VECTOR, spaces.Discrete(2), Blind), height=32, width=32)
+        GameEnv(register(VECTOR, spaces.Discrete(2), Blind), FrameTransform(32, 32))
 
 
 def test_unusable_action_space_is_refused_and_the_environment_closed(register: Register) -> None:
@@ -225,7 +226,7 @@ def test_unusable_action_space_is_refused_and_the_environment_closed(register: R
 
     name = register(spaces.Box(0, 255, (32, 32, 3), np.uint8), spaces.Text(3), Noted)
     with pytest.raises(InputError, match="action space"):
-        GameEnv(name, height=32, width=32)
+        GameEnv(name, FrameTransform(32, 32))
     assert closed == [True]
 
 
@@ -245,17 +246,18 @@ def test_missing_extra_is_named(env_id: str, extra: str, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(making.importlib, "import_module", missing)
     with pytest.raises(InputError, match="not installed") as caught:
-        GameEnv(env_id, height=32, width=32)
+        GameEnv(env_id, FrameTransform(32, 32))
     assert f"ahriuwu[{extra}]" in caught.value.hint
 
 
 def test_extras_are_imported_only_when_asked_for() -> None:
     code = (
         "import sys\n"
+        "from ahriuwu_cli.episodes.frames import FrameTransform\n"
         "from ahriuwu_cli.games.environment import GameEnv\n"
         "import gymnasium\n"
         "assert 'ahriuwu/Bricks-v0' not in gymnasium.registry\n"
-        "GameEnv('ahriuwu/Bricks-v0', height=32, width=32).reset(0)\n"
+        "GameEnv('ahriuwu/Bricks-v0', FrameTransform(32, 32)).reset(0)\n"
         "print(*{'ale_py', 'minatar', 'minigrid', 'pygame', 'torch', 'vizdoom'} & set(sys.modules))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -263,14 +265,14 @@ def test_extras_are_imported_only_when_asked_for() -> None:
 
 
 def test_a_crop_shows_that_part_of_the_picture():
-    whole = GameEnv("ahriuwu/Bricks-v0", height=32, width=32).reset(seed=4)[0]
-    part = GameEnv("ahriuwu/Bricks-v0", height=16, width=24, crop=(16, 4, 16, 24)).reset(seed=4)[0]
+    whole = GameEnv("ahriuwu/Bricks-v0", FrameTransform(32, 32)).reset(seed=4)[0]
+    part = GameEnv("ahriuwu/Bricks-v0", FrameTransform(16, 24, crop=(16, 4, 16, 24))).reset(seed=4)[0]
     np.testing.assert_array_equal(part, whole[16:, 4:28])
 
 
 def test_a_crop_beyond_the_picture_is_refused():
     with pytest.raises(InputError, match="32x32 pixels") as caught:
-        GameEnv("ahriuwu/Bricks-v0", height=16, width=16, crop=(20, 0, 16, 16)).reset(seed=0)
+        GameEnv("ahriuwu/Bricks-v0", FrameTransform(16, 16, crop=(20, 0, 16, 16))).reset(seed=0)
     assert "top, left, height, width" in caught.value.hint
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ahriuwu_cli.episodes.frames import FrameTransform
 from ahriuwu_cli.games.environment import GameEnv
 from ahriuwu_cli.games.experts import expert_for
 from ahriuwu_cli.games.policies import EXPERT_ACTION, NoisyExpertPolicy, RandomPolicy
@@ -17,7 +18,7 @@ OBSTACLES = "MiniGrid-Dynamic-Obstacles-Random-6x6-v0"
 
 def obstacles() -> GameEnv:
     pytest.importorskip("minigrid")
-    return GameEnv(OBSTACLES, height=48, width=48, options={"highlight": False, "tile_size": 8})
+    return GameEnv(OBSTACLES, FrameTransform(48, 48), options={"highlight": False, "tile_size": 8})
 
 
 def test_games_without_a_script_have_no_expert():
@@ -52,7 +53,7 @@ def test_the_expert_waits_where_every_way_is_closed():
 
 def test_freeway_walks_up():
     pytest.importorskip("ale_py")
-    env = GameEnv("ALE/Freeway-v5", height=64, width=64)
+    env = GameEnv("ALE/Freeway-v5", FrameTransform(64, 64))
     _, info = env.reset(0)
     assert env.action_spec.components[0].labels[int(info[EXPERT_ACTION][0])] == "UP"
     env.close()
@@ -63,7 +64,7 @@ def test_breakout_never_misses_the_ball(game: str):
     pytest.importorskip("minatar")
 
     def court() -> GameEnv:
-        return GameEnv(game, height=40, width=40, options={"sticky_action_prob": 0.0})
+        return GameEnv(game, FrameTransform(40, 40), options={"sticky_action_prob": 0.0})
 
     env = court()
     spec = env.action_spec
@@ -87,7 +88,7 @@ def test_minatar_scripts_play_far_better_than_chance(game: str, least: float):
     pytest.importorskip("minatar")
 
     def arcade() -> GameEnv:
-        return GameEnv(f"MinAtar/{game}", height=40, width=40, options={"sticky_action_prob": 0.0})
+        return GameEnv(f"MinAtar/{game}", FrameTransform(40, 40), options={"sticky_action_prob": 0.0})
 
     env = arcade()
     spec = env.action_spec
@@ -109,7 +110,7 @@ def shooting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.chdir(tmp_path)
 
     def range_with(env_id: str = "VizdoomBasic-v1", **options: object) -> GameEnv:
-        return GameEnv(env_id, height=64, width=64, options={"frame_skip": 4, **options}, crop=[92, 0, 84, 320])
+        return GameEnv(env_id, FrameTransform(64, 64, crop=[92, 0, 84, 320]), options={"frame_skip": 4, **options})
 
     return range_with
 

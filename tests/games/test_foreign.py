@@ -16,6 +16,7 @@ from gymnasium import spaces
 
 from ahriuwu_cli.cli.main import run
 from ahriuwu_cli.core.errors import DataError, ForeignError, InputError, TrainingInterrupted
+from ahriuwu_cli.episodes.frames import FrameTransform
 from ahriuwu_cli.games.environment import GameEnv
 from ahriuwu_cli.games.foreign import Foreign
 from ahriuwu_cli.games.making import import_environments
@@ -72,7 +73,7 @@ def game(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
 
-    yield lambda **options: GameEnv("foreign_game:Foreign-v0", height=32, width=32, options=options)
+    yield lambda **options: GameEnv("foreign_game:Foreign-v0", FrameTransform(32, 32), options=options)
     sys.modules.pop("foreign_game", None)
     gymnasium.registry.pop("Foreign-v0", None)
 
@@ -160,7 +161,7 @@ def test_modules_that_cannot_be_used(
         (tmp_path / "named_game.py").write_text(text)
     try:
         with pytest.raises(error, match=message):
-            GameEnv("named_game:Game-v0", height=32, width=32)
+            GameEnv("named_game:Game-v0", FrameTransform(32, 32))
     finally:
         sys.modules.pop("named_game", None)
 
@@ -233,7 +234,7 @@ def answering() -> Iterator[Callable[..., Any]]:
     gymnasium.register("Answering-v0", entry_point=Answering, order_enforce=False)
 
     def step(**options: Any) -> Any:
-        env = GameEnv("Answering-v0", height=32, width=32, options=options)
+        env = GameEnv("Answering-v0", FrameTransform(32, 32), options=options)
         env.reset(0)
         return env.step(np.zeros(1, np.float32))
 

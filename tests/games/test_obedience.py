@@ -12,6 +12,7 @@ import pytest
 from gymnasium import spaces
 
 from ahriuwu_cli.episodes.config import DataSection
+from ahriuwu_cli.episodes.frames import FrameTransform
 from ahriuwu_cli.games.answers import frames_per_second
 from ahriuwu_cli.games.environment import GameEnv
 from ahriuwu_cli.games.obedience import obeys_seed
@@ -54,7 +55,7 @@ def noise() -> Iterator[None]:
 
 @pytest.mark.parametrize(("deaf", "obeys"), [("", True), ("still", True), ("frames", False), ("rewards", False)])
 def test_an_environment_obeys_its_seed_or_not(deaf: str, obeys: bool) -> None:
-    assert obeys_seed(GameEnv("Noise-v0", height=8, width=8, options={"deaf": deaf})) is obeys
+    assert obeys_seed(GameEnv("Noise-v0", FrameTransform(8, 8), options={"deaf": deaf})) is obeys
 
 
 @pytest.mark.parametrize(
@@ -71,7 +72,7 @@ def test_the_games_of_the_extras_obey(env_id: str, options: dict[str, Any]) -> N
     for prefix, module in (("ALE", "ale_py"), ("MinAtar", "minatar"), ("MiniGrid", "minigrid"), ("Viz", "vizdoom")):
         if env_id.startswith(prefix):
             pytest.importorskip(module)
-    env = GameEnv(env_id, height=32, width=32, options=options)
+    env = GameEnv(env_id, FrameTransform(32, 32), options=options)
     assert obeys_seed(env)
     env.close()
 
@@ -116,5 +117,5 @@ def test_the_rate_of_frames(found: Any, fps: float, noted: bool) -> None:
 
 
 def test_a_rate_may_be_given() -> None:
-    env = GameEnv("Noise-v0", height=8, width=8, options={"fps": "fast"}, fps=24.0)
+    env = GameEnv("Noise-v0", FrameTransform(8, 8), options={"fps": "fast"}, fps=24.0)
     assert (env.frame_spec.fps, env.notes) == (24.0, [])

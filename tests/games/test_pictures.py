@@ -11,6 +11,7 @@ import pytest
 from gymnasium import spaces
 
 from ahriuwu_cli.core.errors import DataError, InputError
+from ahriuwu_cli.episodes.frames import FrameTransform
 from ahriuwu_cli.games.environment import GameEnv
 from ahriuwu_cli.games.pictures import PictureWatch, choose
 
@@ -121,7 +122,7 @@ def frame_of() -> Iterator[Callable[..., np.ndarray]]:
 
     def frame(space: Any, observation: Any, drawn: Any = None, frame_from: str = "observation") -> np.ndarray:
         options = {"space": space, "observation": observation, "drawn": drawn}
-        env = GameEnv("Shown-v0", height=8, width=16, options=options, frame_from=frame_from)
+        env = GameEnv("Shown-v0", FrameTransform(8, 16), options=options, frame_from=frame_from)
         return env.reset(0)[0]
 
     yield frame

@@ -10,13 +10,14 @@ from gymnasium import spaces
 
 from ahriuwu_cli.core.errors import DataError, ForeignError
 from ahriuwu_cli.episodes.episode import FRAMES, TRACKS, Episode
+from ahriuwu_cli.episodes.frames import FrameTransform
 from ahriuwu_cli.games.environment import GameEnv
 from ahriuwu_cli.games.policies import NoisyExpertPolicy, RandomPolicy
 from ahriuwu_cli.games.runner import play_episodes, stream_episodes
 
 
 def make_env(**options: Any) -> GameEnv:
-    return GameEnv("ahriuwu/Bricks-v0", height=32, width=32, options=options)
+    return GameEnv("ahriuwu/Bricks-v0", FrameTransform(32, 32), options=options)
 
 
 SPEC = make_env().action_spec
@@ -141,7 +142,7 @@ def test_environments_are_closed_also_when_playing_stops_early() -> None:
             super().close()
 
     def make() -> GameEnv:
-        return Noted("ahriuwu/Bricks-v0", height=32, width=32)
+        return Noted("ahriuwu/Bricks-v0", FrameTransform(32, 32))
 
     stream = stream_episodes(make, RandomPolicy(SPEC), range(9), policy_seed=0, num_envs=3)
     next(stream)
@@ -203,7 +204,7 @@ class Brittle(gymnasium.Env):
 def brittle() -> Iterator[Callable[..., GameEnv]]:
     Brittle.closed.clear()
     gymnasium.register("Brittle-v0", entry_point=Brittle)
-    yield lambda **options: GameEnv("Brittle-v0", height=32, width=32, options=options)
+    yield lambda **options: GameEnv("Brittle-v0", FrameTransform(32, 32), options=options)
     del gymnasium.registry["Brittle-v0"]
 
 

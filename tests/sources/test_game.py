@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from ahriuwu_cli.core.artifact import MANIFEST_NAME, fingerprint_of
 from ahriuwu_cli.core.errors import ConfigError, InputError
-from ahriuwu_cli.episodes.config import GAME_KEYS
+from ahriuwu_cli.episodes.config import GAME_KEYS, DataSection
 from ahriuwu_cli.episodes.store import EpisodeStore
+from ahriuwu_cli.evaluation import agents
 from ahriuwu_cli.experiments.improve.work import recorded_game as game_of_improve
-from ahriuwu_cli.games.environment import make_env
+from ahriuwu_cli.games.environment import GameEnv, Step, make_env
 from ahriuwu_cli.pipeline import stages
 from ahriuwu_cli.pipeline.config import Run, preset_run
 from ahriuwu_cli.pipeline.players import game_notes, played_environment
@@ -136,3 +139,51 @@ def test_another_limit_is_not_appended(recorded: Run) -> None:
     same = preset_run("tiny", recorded.folder, [*RECORDED, "data.frame_from='auto'"][:-1])
     stages.record(same, append=True)
     assert len(EpisodeStore.open(recorded.episodes).episodes) == 6
+
+
+SHAPED = (*RECORDED, "data.crop=[0, 0, 32, 40]", "data.fit='pad'", "data.masks=[[0, 0, 32, 10]]")
+
+
+def test_eval_agent_plays_with_the_recorded_fit_and_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pitfall 27: what an agent sees at play is made as what it learned from."""
+    gymnasium.register(ENV, entry_point=Sided)
+    stages.record(preset_run("tiny", tmp_path, SHAPED), append=False)
+    seen: list[np.ndarray] = []
+
+    def watched(data: DataSection) -> GameEnv:
+        env = make_env(data)
+        step = env.step
+
+        def watched_step(row: np.ndarray) -> Step:
+            done = step(row)
+            seen.append(done.frame)
+            return done
+
+        monkeypatch.setattr(env, "step", watched_step)
+        return env
+
+    monkeypatch.setattr(agents, "make_env", watched)
+    stages.evaluate_agent(preset_run("tiny", tmp_path, ("run.device='cpu'", "eval.episodes=2")), ["random"])
+    del gymnasium.registry[ENV]
+    recorded = EpisodeStore.open(tmp_path / "episodes").read("000000").frames
+    for frames in (recorded[1:], np.stack(seen)):  # 32x40 in 16x16: 13 rows from the second on; 4 columns are masked
+        assert not frames[:, [0, 14, 15]].any()
+        assert not frames[:, :, :4].any()
+        assert frames[:, 1:14, 4:].min() >= 99
+
+
+def test_a_store_of_before_was_stretched_and_has_no_masks(recorded: Run) -> None:
+    """A store that says nothing of fit and masks is not appended to, nor played, with others."""
+    manifest = recorded.episodes / MANIFEST_NAME
+    content = json.loads(manifest.read_text())
+    for key in ("fit", "masks"):
+        del content["config"]["data"][key]
+    parts = (content[key] for key in ("kind", "config", "specs", "parents", "info"))
+    content["fingerprint"] = fingerprint_of(*parts, "")
+    manifest.write_text(json.dumps(content))
+    store = EpisodeStore.open(recorded.episodes)
+    run = preset_run("tiny", recorded.folder, ("data.fit='pad'", "data.masks=[[0, 0, 4, 4]]"))
+    data = played_environment(run, store)
+    assert (data.fit, data.masks) == ("stretch", [])
+    with pytest.raises(InputError, match=r"data.fit stretch; this recording has pad"):
+        stages.record(preset_run("tiny", recorded.folder, [*RECORDED, "data.fit='pad'"]), append=True)

@@ -6,12 +6,14 @@ Shapes: h x w pixels, C = 1 (grey) or 3 (RGB) channels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
 from ahriuwu_cli.sources.imports.frames import LARGEST_PICTURE
 from ahriuwu_cli.sources.imports.protocol import RecordingError
 
+Colours = Literal["rgb", "bgr"]
 SMALLEST_SIDE = 8
 CHANNELS = (1, 3)
 EXPECTED = "(h, w), (h, w, C) or (C, h, w) with C 1 or 3"
@@ -46,3 +48,8 @@ def as_picture(array: np.ndarray, name: str, row: int | None = None) -> np.ndarr
     if array.ndim == 3 and array.shape[2] not in CHANNELS:
         array = np.moveaxis(array, 0, -1)
     return array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array
+
+
+def as_rgb(picture: np.ndarray, colours: Colours) -> np.ndarray:
+    """A picture (h, w, 3), or a grey one, with its colours in the order red, green, blue."""
+    return picture[..., ::-1] if colours == "bgr" and picture.ndim == 3 else picture

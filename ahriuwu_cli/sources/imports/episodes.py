@@ -15,7 +15,7 @@ from ahriuwu_cli.core.specs import ActionSpec, FrameSpec
 from ahriuwu_cli.episodes.actions import ActionRange, offence
 from ahriuwu_cli.episodes.config import DataSection
 from ahriuwu_cli.episodes.episode import Tracks
-from ahriuwu_cli.episodes.frames import cropped, to_frame
+from ahriuwu_cli.episodes.frames import FrameTransform
 from ahriuwu_cli.episodes.manifest import SplitRule
 from ahriuwu_cli.episodes.split import split_of
 from ahriuwu_cli.sources.imports import clock
@@ -79,6 +79,7 @@ class Cutter:
 
     def __init__(self, data: DataSection, action: ActionSpec, frame: FrameSpec) -> None:
         self._data, self._source, self._action, self._frame = data, data.source, action, frame
+        self._transform = FrameTransform.of(data)
 
     def pieces(self, name: str, recorded: Recorded, shares: Sequence[Share] = WHOLE) -> list[Piece]:
         """Episodes of a recording in order: one for each piece without a gap.
@@ -115,9 +116,7 @@ class Cutter:
         held: list[np.ndarray] = []
         shown = recorded.frames.chosen(numbers.tolist())
         for image, count in zip(shown, counts.tolist(), strict=True):
-            if self._data.crop is not None:
-                image = cropped(image, self._data.crop, name)  # noqa: PLW2901
-            held += [to_frame(image, self._frame.height, self._frame.width)] * count
+            held += [self._transform(image, name)] * count
             if len(held) >= AT_ONCE:
                 yield np.stack(held)
                 held = []

@@ -12,7 +12,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ahriuwu_cli.core.errors import DataError
 from ahriuwu_cli.episodes.video import VideoFrames, frame_stamps
@@ -165,7 +165,7 @@ class ArrayFrames:
 
 
 def read_picture(path: Path) -> np.ndarray:
-    """A picture file as (h, w, 3) uint8.
+    """A picture file as (h, w, 3) uint8, turned as its EXIF says; what is transparent is black.
 
     Raises:
         RecordingError: it is no picture, cut short, or larger than any.
@@ -192,7 +192,19 @@ def _picture(source: Path | BytesIO, name: str, row: int | None) -> np.ndarray:
             if picture.width * picture.height > LARGEST_PICTURE:
                 reason = f"a picture of {picture.width}x{picture.height} pixels is too large"
                 raise RecordingError(name, reason, row)
-            return np.asarray(picture.convert("RGB"))
+            return _pixels(picture)
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         text = "unknown or damaged" if isinstance(error, UnidentifiedImageError) else error
         raise RecordingError(name, f"no picture that can be read: {text}", row) from error
+
+
+def _pixels(picture: Image.Image) -> np.ndarray:
+    """A picture of any mode as (h, w, 3) uint8; Pillow itself would cut 16 bits off at 255."""
+    upright = ImageOps.exif_transpose(picture)
+    if upright.mode.startswith("I"):  # grey of 16 bits
+        grey = np.asarray(upright).astype(np.int64).clip(0, 0xFFFF)
+        return np.repeat(((grey + 128) // 257).astype(np.uint8)[:, :, None], 3, axis=2)
+    if upright.has_transparency_data:
+        clear = upright.convert("RGBA")
+        upright = Image.alpha_composite(Image.new("RGBA", clear.size, (0, 0, 0, 255)), clear)
+    return np.asarray(upright.convert("RGB"))

@@ -174,7 +174,7 @@ def _read(data: _DataSet, place: Place, file: Hdf5File) -> Recorded:
             times,
             encoded=pictures.encoded,
             turned=partial(_as_bytes, pictures),
-            bgr=pictures.order == "bgr",
+            colours=pictures.order,
         )
         for pictures in data.cameras.values()
     ]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ahriuwu_cli.core.errors import InputError
-from ahriuwu_cli.sources.imports.array_pictures import as_picture
+from ahriuwu_cli.sources.imports.array_pictures import Colours, as_picture, as_rgb
 from ahriuwu_cli.sources.imports.fields import plain_size
 from ahriuwu_cli.sources.imports.folders import named_path
 from ahriuwu_cli.sources.imports.frames import LARGEST_PICTURE, decode_picture
@@ -183,7 +183,7 @@ class Hdf5Pictures:
         times: of each frame.
         encoded: rows are the bytes of picture files.
         turned: what makes bytes in the shape of a picture of a row's values; ValueError where it cannot.
-        bgr: colours are in that order.
+        colours: their order.
     """
 
     def __init__(
@@ -195,18 +195,17 @@ class Hdf5Pictures:
         *,
         encoded: bool,
         turned: Callable[[np.ndarray], np.ndarray] = np.asarray,
-        bgr: bool = False,
+        colours: Colours = "rgb",
     ) -> None:
         self._file, self._path, self._rows, self.times = file, path, rows, times
-        self._encoded, self._turned, self._bgr = encoded, turned, bgr
+        self._encoded, self._turned, self._colours = encoded, turned, colours
         self._array = None if NUMBER in path else file.array(path)
 
     def chosen(self, numbers: Iterable[int]) -> Iterator[np.ndarray]:
         """See FrameSource."""
         for number in numbers:
             row = self._rows[number]
-            picture = self._picture(self._values(row), row)
-            yield picture[..., ::-1] if self._bgr and picture.ndim == 3 else picture
+            yield as_rgb(self._picture(self._values(row), row), self._colours)
 
     def close(self) -> None:
         """See FrameSource."""

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from ahriuwu_cli.core.config import Section
 from ahriuwu_cli.core.errors import ConfigError
 from ahriuwu_cli.core.specs import LARGEST, RULES, ActionComponent, Aggregate
+from ahriuwu_cli.sources.imports.array_pictures import Colours
 from ahriuwu_cli.sources.imports.hdf5_files import NUMBER
 from ahriuwu_cli.sources.imports.mapping import read_mapping, shipped_names
 
@@ -36,7 +37,7 @@ class Pictures(Section):
     """Frames."""
 
     path: str = Field(min_length=1, description="of the array, within the group; * stands for the name of a camera")
-    order: Literal["rgb", "bgr"] = Field(default="rgb", description="order of the colours")
+    order: Colours = Field(default="rgb", description="order of the colours")
     encoded: bool = Field(default=False, description="each row is the bytes of a picture file")
     shape: list[int] = Field(default_factory=list, description="of a picture, where rows are flat")
     pixels: Literal["auto", "bytes", "unit"] = Field(

@@ -21,7 +21,7 @@ from pydantic import Field
 from ahriuwu_cli.core.config import Section
 from ahriuwu_cli.core.errors import InputError
 from ahriuwu_cli.core.specs import LARGEST, ActionSpec
-from ahriuwu_cli.sources.imports.array_pictures import as_picture, is_picture
+from ahriuwu_cli.sources.imports.array_pictures import Colours, as_picture, as_rgb, is_picture
 from ahriuwu_cli.sources.imports.fields import settings
 from ahriuwu_cli.sources.imports.npz_actions import (
     ACTION,
@@ -56,6 +56,7 @@ class Options(Section):
     aggregate: Literal["mean", "sum", "last"] = Field(
         default="mean", description="how continuous actions between two frames become one"
     )
+    colours: Colours = Field(default="rgb", description="their order in the pictures; bgr: as OpenCV keeps them")
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class _Replay:
     seen: Survey
     alignment: Alignment
     fps: float
+    colours: Colours
 
 
 class NpzImporter:
@@ -111,7 +113,7 @@ class NpzImporter:
         seen = survey(found, unreadable)
         alignment = find_alignment(seen, chosen.action)
         spec = make_spec(seen, chosen.num_actions, chosen.aggregate)
-        replay = _Replay(tuple(cameras), spec, seen, alignment, chosen.fps)
+        replay = _Replay(tuple(cameras), spec, seen, alignment, chosen.fps, chosen.colours)
         how = "led to its frame" if alignment == "led" else "was chosen on seeing its frame"
         return Source(
             spec, [_found(replay, each) for each in found], chosen.fps, defects, [f"the action of a row {how}"]
@@ -161,7 +163,7 @@ def _open(replay: _Replay, stretch: Stretch) -> Recorded:
     for name, flags in ((LAST, last), (TERMINAL, over)):
         _require_end(stretch, name, flags)
     return Recorded(
-        frames=Tiles([_camera(stretch, camera, times) for camera in replay.cameras]),
+        frames=Tiles([_camera(stretch, camera, times, replay.colours) for camera in replay.cameras]),
         actions={ACTION: track},
         reward=Happenings(times, reward[:, None]),
         terminal=over is not None and bool(over[-1]),
@@ -201,8 +203,8 @@ def _require_end(stretch: Stretch, name: str, flags: np.ndarray | None) -> None:
 class _PartPictures:
     """Pictures in the parts of an episode, one array each, read row by row; see FrameSource."""
 
-    def __init__(self, stretch: Stretch, key: str, times: np.ndarray) -> None:
-        self._stretch, self._key, self.times = stretch, key, times
+    def __init__(self, stretch: Stretch, key: str, times: np.ndarray, colours: Colours) -> None:
+        self._stretch, self._key, self.times, self._colours = stretch, key, times, colours
 
     def chosen(self, numbers: Iterable[int]) -> Iterator[np.ndarray]:
         """See FrameSource."""
@@ -211,7 +213,7 @@ class _PartPictures:
             while passed < number:
                 name, row, values = next(rows)
                 passed += 1
-            yield as_picture(values, name, row)
+            yield as_rgb(as_picture(values, name, row), self._colours)
 
     def close(self) -> None:
         """See FrameSource."""
@@ -226,10 +228,10 @@ class _PartPictures:
                     yield part.name, row, values
 
 
-def _camera(stretch: Stretch, key: str, times: np.ndarray) -> FrameSource:
+def _camera(stretch: Stretch, key: str, times: np.ndarray, colours: Colours) -> FrameSource:
     for part in stretch.parts:
         shape, kind = part.archive().header(key)
         part.require_height(key, shape)
         if kind != np.uint8 or not is_picture(shape[1:]):
             raise RecordingError(part.name, f"array {key} is {kind} of shape {shape}; expected pictures of bytes")
-    return _PartPictures(stretch, key, times)
+    return _PartPictures(stretch, key, times, colours)

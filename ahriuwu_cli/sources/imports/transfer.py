@@ -25,6 +25,7 @@ from ahriuwu_cli.episodes.recording import Recording
 from ahriuwu_cli.episodes.store import EpisodeStore
 from ahriuwu_cli.games.environment import make_env
 from ahriuwu_cli.games.foreign import Foreign
+from ahriuwu_cli.sources.game import differences
 from ahriuwu_cli.sources.imports.clock import usual_interval
 from ahriuwu_cli.sources.imports.episodes import WHOLE, Cutter, Piece, shares_of
 from ahriuwu_cli.sources.imports.mapping import read_mapping
@@ -308,13 +309,23 @@ def _opened(folder: Path) -> EpisodeStore | None:
 
 
 def _require_fitting(store: EpisodeStore, data: DataSection, action: ActionSpec) -> None:
-    """Refuse to add to a store of other actions or frames."""
+    """Refuse to add to a store of other actions or frames.
+
+    Decision: crop and masks are in pixels of a source's pictures, so that sources of other sizes may have others; not
+    so in a store whose game is played, where they are the game's.
+    """
     frame, fps = store.frame_spec, data.fps or store.frame_spec.fps
     wanted = FrameSpec(height=data.height, width=data.width, fps=fps)
-    for what, there, here in (("frames", frame, wanted), ("actions", store.action_spec, action)):
+    settled = ("fit", "crop", "masks") if store.env else ("fit",)
+    pairs = [
+        ("frames", frame.model_dump_json(), wanted.model_dump_json()),
+        ("actions", store.action_spec.model_dump_json(), action.model_dump_json()),
+        *((f"data.{key}", *pair) for key, pair in differences(store, data).items() if key in settled),
+    ]
+    for what, there, here in pairs:
         if there != here:
             raise InputError(
-                f"{store.folder} has {what} {there.model_dump_json()}; this import has {here.model_dump_json()}",
+                f"{store.folder} has {what} {there}; this import has {here}",
                 hint="import with the same settings and mapping, or into another run folder",
             )
     lag = imported_lag(store)

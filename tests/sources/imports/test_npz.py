@@ -200,6 +200,13 @@ def test_several_pictures(tmp_path: Path) -> None:
     np.testing.assert_array_equal(shown(found.open()), arrays["image"][..., 0])
 
 
+def test_colours_of_opencv_are_put_in_order(tmp_path: Path) -> None:
+    arrays = led(episode(0, 6))
+    np.savez(tmp_path / "a-6.npz", **arrays)
+    [found] = opened(tmp_path, colours="bgr").recordings
+    np.testing.assert_array_equal(shown(found.open()), arrays["image"][..., ::-1])
+
+
 @pytest.mark.parametrize("alignment", ["led", "chosen"])
 def test_both_alignments_become_the_same_episodes(alignment: str, tmp_path: Path) -> None:
     episodes = [episode(1, 9), episode(2, 5, ends=False)]

@@ -11,9 +11,13 @@ from imported import imported
 from PIL import Image
 
 from ahriuwu_cli.core.errors import ConfigError, InputError
+from ahriuwu_cli.episodes.config import DataSection, SourceSection
+from ahriuwu_cli.episodes.store import EpisodeStore
+from ahriuwu_cli.sources.imports.frames import read_picture
 from ahriuwu_cli.sources.imports.mapping import UNLABELLED
 from ahriuwu_cli.sources.imports.picture_folders import FramesImporter
 from ahriuwu_cli.sources.imports.protocol import Recorded, RecordingError, Rows, Source
+from ahriuwu_cli.sources.imports.transfer import import_source
 
 FRAMES = 12
 MAPPING = {
@@ -156,3 +160,74 @@ def test_a_folder_becomes_an_episode(tmp_path: Path) -> None:
     assert not episode.action_valid.any()
     np.testing.assert_allclose(np.diff(episode.timestamps), 0.2)
     assert [round(float(frame.mean()) / 10) for frame in episode.frames] == list(range(FRAMES))
+
+
+# ---------------------------------------------------------------- picture files of every kind
+
+GREYS = np.linspace(0, 255, 48).reshape(6, 8).astype(np.uint8)
+COLOURS = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
+CLEAR = np.where(np.arange(8) < 4, 255, 0).astype(np.uint8) * np.ones((6, 1), np.uint8)
+"""Alpha: the left half is seen, the right one is not."""
+
+
+def on_black(colours: np.ndarray) -> np.ndarray:
+    return np.where(CLEAR[:, :, None] == 255, colours, 0)
+
+
+def palette() -> Image.Image:
+    return Image.fromarray(COLOURS).quantize(48)
+
+
+@pytest.mark.parametrize(
+    ("picture", "options", "expected"),
+    [
+        (Image.fromarray(GREYS), {}, GREYS[:, :, None].repeat(3, 2)),
+        (Image.fromarray(GREYS.astype(np.uint16) * 257), {}, GREYS[:, :, None].repeat(3, 2)),
+        (Image.fromarray(GREYS > 99), {}, np.where(GREYS > 99, 255, 0)[:, :, None].repeat(3, 2)),
+        (Image.fromarray(np.dstack([GREYS, CLEAR]), "LA"), {}, on_black(GREYS[:, :, None].repeat(3, 2))),
+        (Image.fromarray(np.dstack([COLOURS, CLEAR])), {}, on_black(COLOURS)),
+        (palette(), {}, np.asarray(palette().convert("RGB"))),
+        (palette(), {"transparency": bytes(48)}, np.zeros((6, 8, 3))),
+        (Image.fromarray(COLOURS), {"exif": 6}, np.rot90(COLOURS, -1)),
+        (Image.fromarray(COLOURS), {"exif": 3}, COLOURS[::-1, ::-1]),
+        (Image.fromarray(COLOURS), {"exif": 2}, COLOURS[:, ::-1]),
+    ],
+    ids=["grey", "16 bits", "1 bit", "grey and alpha", "rgba", "palette", "clear", "turned", "half", "mirrored"],
+)
+def test_a_picture_file_of_any_kind_becomes_rgb(
+    tmp_path: Path, picture: Image.Image, options: dict[str, Any], expected: np.ndarray
+) -> None:
+    exif = Image.Exif()
+    if "exif" in options:
+        exif[0x0112] = options.pop("exif")  # orientation
+    picture.save(tmp_path / "a.png", exif=exif, **options)
+    found = read_picture(tmp_path / "a.png")
+    assert (found.dtype, found.shape) == (np.uint8, expected.shape)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_jpeg_for_print_becomes_rgb(tmp_path: Path) -> None:
+    plain = np.full((16, 16, 3), (200, 40, 90), np.uint8)
+    Image.fromarray(plain).convert("CMYK").save(tmp_path / "a.jpg", quality=100)
+    assert np.abs(read_picture(tmp_path / "a.jpg").astype(int) - plain).max() <= 6
+
+
+def test_masks_and_fit_are_those_of_the_settings_and_in_the_store(tmp_path: Path) -> None:
+    write(tmp_path / "in" / "a")
+    data = DataSection(
+        source=SourceSection(kind="frames", path=str(tmp_path / "in"), options={"fps": 5.0}),
+        height=16, width=32, fit="pad", masks=[[0, 0, 4, 32]],
+    )  # fmt: skip
+    import_source(tmp_path / "out", data, seed=0)
+    store = EpisodeStore.open(tmp_path / "out")
+    settings = store.header.config["data"]
+    assert (settings["fit"], settings["masks"]) == ("pad", [[0, 0, 4, 32]])
+    last = store.read(store.episodes[-1].id).frames[-1]
+    assert not last[:, :8].any()
+    assert not last[:, 24:].any()
+    assert not last[:2].any()
+    assert last[2:, 8:24].min() > 0
+    other = data.model_copy(update={"masks": []})
+    assert import_source(tmp_path / "out", other, seed=0).data["import"]["present"] == 1
+    with pytest.raises(InputError, match=r"has data\.fit pad; this import has cover"):
+        import_source(tmp_path / "out", data.model_copy(update={"fit": "cover"}), seed=0)
