@@ -11,7 +11,7 @@ from ahriuwu_cli.cli.options import AsJson, Overrides
 from ahriuwu_cli.cli.output import render
 from ahriuwu_cli.core.errors import EXIT_CHECK
 
-app = typer.Typer(help="Record play as episodes, or import it; look at a store, split it.")
+app = typer.Typer(help="Record play as episodes, or import it; look at a store, merge stores, split one.")
 
 MaybeConfig = Annotated[
     Path | None,
@@ -99,6 +99,23 @@ def import_(
     render(report, as_json)
     if report.data["import"]["defects"]:
         raise typer.Exit(EXIT_CHECK)
+
+
+@app.command()
+def merge(
+    stores: Annotated[list[Path], typer.Argument(metavar="STORE STORE...", help="Folders of episode stores.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="A new folder for all of them.")],
+    as_json: AsJson = False,
+) -> None:
+    """Put stores together as one, which appears whole or not at all; frames are copied bit for bit.
+
+    Actions come together by the names of their components. An episode whose store lacks one of them
+    is unlabelled: an action is known as a whole or not at all. The split is drawn anew, and
+    recordings stay on one side of it.
+    """
+    from ahriuwu_cli.sources.merge import merge as merge_stores
+
+    render(merge_stores(stores, out), as_json)
 
 
 @app.command()

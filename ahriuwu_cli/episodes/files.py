@@ -5,6 +5,7 @@ Shapes: n frames of a piece, H x W pixels.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -19,14 +20,14 @@ from ahriuwu_cli.core.specs import FrameSpec
 from ahriuwu_cli.episodes.episode import FRAMES, RECORD_HINT, TRACKS, Tracks
 from ahriuwu_cli.episodes.events import event_of
 from ahriuwu_cli.episodes.manifest import EpisodeRecord, Storage, VideoFile
-from ahriuwu_cli.episodes.reading import FrameReader, RawFrames
+from ahriuwu_cli.episodes.reading import FrameReader, RawFrames, pieces
 from ahriuwu_cli.episodes.video import VideoFrames, write_video
 
 AGAIN = "make the episodes again"
 
 
 def write_episode(
-    folder: Path, episode_id: str, tracks: Tracks, pieces: Iterable[np.ndarray], spec: FrameSpec, storage: Storage
+    folder: Path, episode_id: str, tracks: Tracks, frames: Iterable[np.ndarray], spec: FrameSpec, storage: Storage
 ) -> tuple[Path, VideoFile | None]:
     """Write an episode's files, each whole or not at all; the frames come in pieces (n, H, W, 3) uint8.
 
@@ -35,14 +36,53 @@ def write_episode(
         StorageError: it cannot be written.
     """
     path = folder / f"{episode_id}{TENSOR_SUFFIX}"
-    frames = _Checked(episode_id, tracks.num_frames, spec, pieces)
+    checked = _Checked(episode_id, tracks.num_frames, spec, frames)
     if storage == "raw":
-        _write_tensors(path, episode_id, tracks, frames, spec)
+        _write_tensors(path, episode_id, tracks, checked, spec)
         return path, None
     video = folder / f"{episode_id}{VIDEO_SUFFIX}"
-    write_atomically(video, lambda temporary: write_video(temporary, frames, spec.height, spec.width))
+    write_atomically(video, lambda temporary: write_video(temporary, checked, spec.height, spec.width))
     _write_tensors(path, episode_id, tracks, None, spec)
     return path, VideoFile(file=video.name, sha256=content.hash_file(video))
+
+
+def copy_episode(
+    folder: Path,
+    episode_id: str,
+    tracks: Tracks,
+    spec: FrameSpec,
+    source: Path,
+    record: EpisodeRecord,
+    *,
+    as_it_is: bool,
+) -> tuple[Path, VideoFile | None]:
+    """Write an episode's files with the frames, bit for bit, of one in another store's folder.
+
+    Args:
+        folder: of the store.
+        episode_id: its place there.
+        tracks: all but its frames.
+        spec: of both stores.
+        source: the other store's folder.
+        record: what that store lists.
+        as_it_is: the tracks are those of the other store, and the id too: files are copied.
+
+    Raises:
+        ArtifactError: a file of the other store is missing, or not the one that its manifest lists.
+        StorageError: it cannot be written.
+    """
+    path = folder / f"{episode_id}{TENSOR_SUFFIX}"
+    if as_it_is:
+        _copy(content.require_content(source, record.file, record.sha256, again=AGAIN), path)
+    elif record.video is None:
+        return write_episode(folder, episode_id, tracks, pieces(open_frames(source, record, spec)), spec, "raw")
+    else:
+        _write_tensors(path, episode_id, tracks, None, spec)
+    if record.video is None:
+        return path, None
+    video = folder / f"{episode_id}{VIDEO_SUFFIX}"
+    _copy(content.require_content(source, record.video.file, record.video.sha256, again=AGAIN), video)
+    return path, VideoFile(file=video.name, sha256=record.video.sha256)
 
 
 def read_tracks(folder: Path, record: EpisodeRecord) -> Tracks:
@@ -82,6 +122,10 @@ def open_frames(folder: Path, record: EpisodeRecord, spec: FrameSpec) -> FrameRe
         return VideoFrames(path, num_frames=count)
     except DataError as error:
         raise ArtifactError(error.message, hint=AGAIN) from error
+
+
+def _copy(source: Path, target: Path) -> None:
+    write_atomically(target, lambda temporary: shutil.copyfile(source, temporary))
 
 
 def _write_tensors(path: Path, episode_id: str, tracks: Tracks, frames: _Checked | None, spec: FrameSpec) -> None:

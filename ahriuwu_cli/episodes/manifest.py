@@ -11,7 +11,7 @@ from ahriuwu_cli.core.names import EpisodeId, Fingerprint, Sha256, TensorFileNam
 
 Split = Literal["train", "heldout"]
 Storage = Literal["raw", "video"]
-LEFT_OUT_EMPTY = {"events", "skipped", "unfinished", "video", "recording", "origin", "storage"}
+LEFT_OUT_EMPTY = {"events", "skipped", "unfinished", "video", "recording", "origin", "storage", "merged_from"}
 
 
 EMPTY: tuple[object, ...] = (None, "raw", [], {})
@@ -96,10 +96,19 @@ class SplitRule(Section):
     seed: int = Field(default=0, ge=0)
 
 
+class MergedStore(Section):
+    """A store that another one was put together of: how many of its episodes, and of which game they are."""
+
+    fingerprint: Fingerprint
+    env: str
+    episodes: int = Field(ge=0)
+
+
 class StoreInfo(_WithoutEmpty):
     """The `info` part of a store's manifest, everything in order of ids; `grown_from` as in core/artifact.py.
 
-    `storage` is that of episodes to come; each record says how its own frames are kept.
+    `storage` is that of episodes to come; each record says how its own frames are kept. `merged_from` are the stores
+    that it was put together of.
     """
 
     env: str
@@ -112,6 +121,7 @@ class StoreInfo(_WithoutEmpty):
     unfinished: list[Unfinished] = Field(default_factory=list)
     grown_from: list[Fingerprint] = Field(default_factory=list)
     storage: Storage = "raw"
+    merged_from: list[MergedStore] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _consistent(self) -> StoreInfo:

@@ -22,11 +22,12 @@ from ahriuwu_cli.core.loading import reading
 from ahriuwu_cli.core.lock import contents, exclusive, is_ours
 from ahriuwu_cli.core.specs import ActionSpec, FrameSpec
 from ahriuwu_cli.episodes.episode import Episode, Tracks
-from ahriuwu_cli.episodes.files import open_frames, read_tracks, write_episode
+from ahriuwu_cli.episodes.files import copy_episode, open_frames, read_tracks, write_episode
 from ahriuwu_cli.episodes.journal import JOURNAL_NAME, Journal
 from ahriuwu_cli.episodes.listing import divided, listed
 from ahriuwu_cli.episodes.manifest import (
     EpisodeRecord,
+    MergedStore,
     Origin,
     Skipped,
     Split,
@@ -34,6 +35,7 @@ from ahriuwu_cli.episodes.manifest import (
     Storage,
     StoreInfo,
     Unfinished,
+    VideoFile,
 )
 from ahriuwu_cli.episodes.reading import FrameReader
 from ahriuwu_cli.episodes.split import split_of
@@ -70,6 +72,7 @@ class EpisodeStore:
         split_seed: int = 0,
         config: dict[str, Any] | None = None,
         storage: Storage = "raw",
+        merged_from: Sequence[MergedStore] = (),
     ) -> EpisodeStore:
         """Write the manifest of an empty store.
 
@@ -82,7 +85,7 @@ class EpisodeStore:
                 hint="give another folder, or append to the store that is there",
             )
         rule = SplitRule(fraction=heldout_fraction, seed=split_seed)
-        info = StoreInfo(env=env, env_options=env_options, split=rule, storage=storage)
+        info = StoreInfo(env=env, env_options=env_options, split=rule, storage=storage, merged_from=list(merged_from))
         specs = {"action": action_spec.model_dump(mode="json"), "frame": frame_spec.model_dump(mode="json")}
         header = artifact.write_manifest(
             folder, "episodes", config=config or {}, specs=specs, parents={}, info=info.model_dump(mode="json")
@@ -147,6 +150,16 @@ class EpisodeStore:
     def split_rule(self) -> SplitRule:
         """Fraction and seed of the held-out split."""
         return self._info.split
+
+    @property
+    def merged_from(self) -> list[MergedStore]:
+        """The stores that it was put together of; none for most."""
+        return list(self._info.merged_from)
+
+    @property
+    def storage(self) -> Storage:
+        """How the frames of episodes to come are kept."""
+        return self._info.storage
 
     @property
     def episodes(self) -> list[EpisodeRecord]:
@@ -318,6 +331,35 @@ class EpisodeStore:
         tracks.validate(self.action_spec, self.frame_spec)
         return self._write(episode_id, tracks, pieces, recording, origin)
 
+    def copy(
+        self,
+        episode_id: str,
+        source: EpisodeStore,
+        record: EpisodeRecord,
+        recording: int | None = None,
+        tracks: Tracks | None = None,
+    ) -> EpisodeRecord:
+        """Write the files of an episode of another store, with the frames bit for bit, which nothing lists yet.
+
+        Args:
+            episode_id: its place in this store.
+            source: the other store, of frames of the same size and rate.
+            record: its record there.
+            recording: see `write`.
+            tracks: what it has here beside frames; None where that stays as it is.
+
+        Raises:
+            DataError: it does not fit the specs.
+            ArtifactError: a file of the other store is damaged.
+            StorageError: it cannot be written.
+        """
+        assert source.frame_spec == self.frame_spec
+        own = tracks or source.tracks(record.id)
+        own.validate(self.action_spec, self.frame_spec)
+        as_it_is = tracks is None and episode_id == record.id
+        files = copy_episode(self.folder, episode_id, own, self.frame_spec, source.folder, record, as_it_is=as_it_is)
+        return self._recorded(episode_id, own, files, recording, record.origin)
+
     # ------------------------------------------------------------ the manifest
 
     @contextmanager
@@ -337,7 +379,19 @@ class EpisodeStore:
         recording: int | None = None,
         origin: Origin | None = None,
     ) -> EpisodeRecord:
-        path, video = write_episode(self.folder, episode_id, tracks, pieces, self.frame_spec, self._info.storage)
+        files = write_episode(self.folder, episode_id, tracks, pieces, self.frame_spec, self._info.storage)
+        return self._recorded(episode_id, tracks, files, recording, origin)
+
+    def _recorded(
+        self,
+        episode_id: str,
+        tracks: Tracks,
+        files: tuple[Path, VideoFile | None],
+        recording: int | None,
+        origin: Origin | None,
+    ) -> EpisodeRecord:
+        """What the manifest is to say of an episode whose files are there."""
+        path, video = files
         return EpisodeRecord(
             id=episode_id,
             file=path.name,

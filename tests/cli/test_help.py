@@ -29,7 +29,8 @@ TREE = dict(commands(typer.main.get_command(app)))
 
 def test_the_tree_is_whole() -> None:
     leaves = {" ".join(path) for path, command in TREE.items() if not getattr(command, "commands", None)}
-    wanted = "init; data record; data import; data info; data lag; data view; data split; export; tokenizer train; "
+    wanted = "init; data record; data import; data merge; data info; data lag; data view; data split; export; "
+    wanted += "tokenizer train; "
     wanted += "latents build; latents pack; dynamics train; agent finetune; imagine train; eval rollout; eval offline; "
     wanted += "eval agent; improve; ablate; study run; study figure; study table; tune; "
     wanted += "bench tokenizer; bench dynamics; bench sampler; bench latents; bench data; "
