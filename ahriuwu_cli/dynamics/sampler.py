@@ -130,10 +130,13 @@ class Dream:
         return None if self.task is None else torch.cat([agent for agent in agents if agent is not None], dim=1)
 
     @torch.no_grad()
-    def imagine(self, action: Tensor) -> Tensor:
-        """Dream the next frame after an action (B, A), without making it part of the past: z (B, N, C)."""
+    def imagine(self, action: Tensor, action_valid: Tensor | None = None) -> Tensor:
+        """Dream the next frame after an action (B, A), without making it part of the past: z (B, N, C).
+
+        `action_valid` (B,) says whose action is known; by default all are.
+        """
         batch, latent = action.shape[0], self.model.latent
-        valid = torch.ones(batch, 1, dtype=torch.bool, device=action.device)
+        valid = _known(action, action_valid)
 
         def denoise(z: Tensor, tau: float, d: float) -> Tensor:
             level = torch.full((batch, 1), tau, device=z.device)
@@ -154,11 +157,10 @@ class Dream:
         self._settle()
         self._cache.forget(rows)
 
-    def step(self, action: Tensor) -> Moment:
-        """Dream the next frame after an action (B, A) and make it part of the past."""
-        z = self.imagine(action)
-        valid = torch.ones(action.shape[0], 1, dtype=torch.bool, device=action.device)
-        agent = self.observe(z[:, None], action[:, None], valid)
+    def step(self, action: Tensor, action_valid: Tensor | None = None) -> Moment:
+        """Dream the next frame after an action (B, A) and make it part of the past; see `imagine`."""
+        z = self.imagine(action, action_valid)
+        agent = self.observe(z[:, None], action[:, None], _known(action, action_valid))
         return Moment(z, None if agent is None else agent[:, 0])
 
     def _look(self, block: Block, *, with_agent: bool = True) -> Prediction:
@@ -184,3 +186,10 @@ class Dream:
 
     def _noise(self, shape: tuple[int, ...] | torch.Size, device: torch.device) -> Tensor:
         return self._draw(tuple(shape)).to(device)
+
+
+def _known(action: Tensor, action_valid: Tensor | None) -> Tensor:
+    """Whose action (B, A) is known, as a step (B, 1) bool."""
+    if action_valid is None:
+        return torch.ones(action.shape[0], 1, dtype=torch.bool, device=action.device)
+    return action_valid[:, None]

@@ -80,6 +80,11 @@ class Contexts:
         """Frames that are shown: 1 + S (C - 1); the dream begins after them."""
         return 1 + self.stride * (self.length - 1)
 
+    @property
+    def num_known(self) -> int:
+        """Windows in which every action after the context is known."""
+        return int(self.batch.action_valid[:, self.length :].all(dim=1).sum())
+
     def dreamed(self, frames: Frames) -> Frames:
         """The part of (M, F, H', W', 3) after the context: (M, S H, H', W', 3)."""
         return frames[:, self.num_shown :]
@@ -88,13 +93,19 @@ class Contexts:
 def draw_contexts(windows: LatentWindows, store: EpisodeStore, settings: EvalSection, seed: int) -> Contexts:
     """`settings.contexts` random windows of `context_length + horizon` blocks; equal seeds give equal windows.
 
+    What was done in the part that is dreamed is known, where the split has such windows.
+
     Raises:
         DataError: held-out episodes are too short.
     """
     length = settings.context_length + settings.horizon
     stride = windows.latent_spec.stride
     places = windows.sampler.draw_whole(
-        np.random.default_rng(seed), settings.contexts, length, setting="eval.context_length + eval.horizon"
+        np.random.default_rng(seed),
+        settings.contexts,
+        length,
+        setting="eval.context_length + eval.horizon",
+        unknown_first=settings.context_length,
     )
     frames = [
         store.frames(windows.episodes[index].id).read(stride * start, stride * (start + length - 1) + 1)
@@ -127,7 +138,7 @@ def dream_along(
     Args:
         source: the world model.
         batch: (M, T) true windows; their first `context_length` blocks are shown.
-        action: (M, T, A) block actions; those after the context drive the dream.
+        action: (M, T, A) block actions; those after the context drive the dream, where the batch's own are known.
         context_length: C.
         runtime: device and precision.
         seed: of all noise; equal seeds give equal noise whatever the actions and the step count.
@@ -146,7 +157,7 @@ def dream_along(
         with runtime.autocast():
             shown = (part, slice(0, context_length))
             dream.observe(z[shown], action[shown], valid[shown])
-            blocks = [dream.step(action[part, t]).z for t in range(context_length, z.shape[1])]
+            blocks = [dream.step(action[part, t], valid[part, t]).z for t in range(context_length, z.shape[1])]
         dreamed.append(model.denormalise(torch.stack(blocks, dim=1)).float().cpu())
     return torch.cat(dreamed)
 

@@ -155,6 +155,7 @@ def _report(out: Path, checkpoint: Path, judged: Judged, settings: EvalSection, 
         "context_length": settings.context_length,
         "horizon": settings.horizon,
         "sampling_steps": judged.steps,
+        "labelled_contexts": dreamer.contexts.num_known,
         "heldout_episodes": list(dreamer.contexts.episodes),
         "curves": {name: curve.dump() | {"video_distance": judged.distances[name]} for name, curve in curves.items()},
         "dream_above_persistence_db": above,
@@ -169,6 +170,8 @@ def _report(out: Path, checkpoint: Path, judged: Judged, settings: EvalSection, 
         f"dream {above:+.2f} dB over persistence, {dream - shuffled:+.2f} dB over shuffled actions "
         f"(mean of steps 1-{horizon}, {settings.contexts} held-out contexts, K = {judged.steps})"
     ]
+    if not dreamer.contexts.num_known:
+        notes.append("no held-out window says what was done: dreams go without, and shuffled actions mean nothing")
     if judged.fine is not None:
         notes.append(
             f"from the same noise, K = {judged.steps} and K = {settings.fine_steps} are {judged.fine['pixels']:.2f} "

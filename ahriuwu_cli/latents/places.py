@@ -55,6 +55,10 @@ class Recorded(Protocol):
         """True when an episode ends in a terminal; the others were cut off."""
         ...
 
+    def known_actions(self, index: int) -> np.ndarray:
+        """Blocks (num_latents,) bool of an episode whose action is known."""
+        ...
+
 
 class PlaceSampler:
     """Random places of windows over the episodes of one split. Every one has a task that applies to its episode.
@@ -164,18 +168,35 @@ class PlaceSampler:
         return Place(index, last - int(rng.integers(min(reach, last + 1))), task)
 
     def draw_whole(
-        self, rng: np.random.Generator, count: int, length: int, *, setting: str = "their length"
+        self,
+        rng: np.random.Generator,
+        count: int,
+        length: int,
+        *,
+        setting: str = "their length",
+        unknown_first: int | None = None,
     ) -> list[Place]:
         """Windows that lie wholly inside an episode, each equally likely; their task is the first that applies.
 
         A last latent that reaches past its episode's end is in no such window: it shows frames that never were.
-        `setting` says where the length comes from.
+
+        Args:
+            rng: the source of randomness, and all of it.
+            count: windows.
+            length: W.
+            setting: where the length is from.
+            unknown_first: only windows in which all actions but those of so many first blocks are known, where the
+                split has any; None: whatever is known.
 
         Raises:
             DataError: every episode of the split is shorter.
         """
         recorded = self._recorded
         starts = np.array([max(0, episode.num_whole - length + 1) for episode in recorded.episodes])
+        if unknown_first is not None:
+            known = [self._known_starts(i, number, length, unknown_first) for i, number in enumerate(starts.tolist())]
+            if any(map(len, known)):
+                return _among(rng, count, known)
         ends = np.cumsum(starts)
         if not ends[-1]:
             longest, stride = max(episode.num_whole for episode in recorded.episodes), recorded.latent_spec.stride
@@ -185,10 +206,15 @@ class PlaceSampler:
                 "for",
                 hint=f"lower {setting.removesuffix(' + 1').replace(' + ', ' or ')}, or record longer episodes",
             )
-        indices = np.searchsorted(ends, positions := rng.integers(ends[-1], size=count), side="right")
-        return [
-            Place(int(i), int(position - ends[i] + starts[i])) for i, position in zip(indices, positions, strict=True)
-        ]
+        return _among(rng, count, [np.arange(number) for number in starts])
+
+    def _known_starts(self, index: int, number: int, length: int, unknown_first: int) -> np.ndarray:
+        """Of the first `number` windows of an episode, where those begin in which actions are known."""
+        if not number:
+            return np.arange(0)
+        unknown = np.concatenate([[0], np.cumsum(~self._recorded.known_actions(index))])
+        start = np.arange(number)
+        return np.flatnonzero(unknown[start + length] == unknown[start + unknown_first])
 
     @cached_property
     def ended(self) -> list[int]:
@@ -204,6 +230,15 @@ class PlaceSampler:
 
     def _pick_task(self, rng: np.random.Generator, index: int) -> int:
         return _pick(rng, self._recorded.tasks_of(index))
+
+
+def _among(rng: np.random.Generator, count: int, starts: Sequence[np.ndarray]) -> list[Place]:
+    """Windows drawn evenly from those that begin at these latents of each episode."""
+    ends = np.cumsum([len(each) for each in starts])
+    positions = rng.integers(ends[-1], size=count)
+    indices = np.searchsorted(ends, positions, side="right")
+    places = [int(starts[i][position - ends[i]]) for i, position in zip(indices, positions, strict=True)]
+    return [Place(int(i), place) for i, place in zip(indices, places, strict=True)]
 
 
 def _pick(rng: np.random.Generator, choices: Sequence[int]) -> int:

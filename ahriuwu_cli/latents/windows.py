@@ -106,6 +106,11 @@ class LatentWindows:
         episode = self.episodes[index]
         return bool(self._slice(episode, "terminal", 0, episode.num_latents).any())
 
+    def known_actions(self, index: int) -> np.ndarray:
+        """Blocks (num_latents,) bool of an episode whose action is known; that of its first block never is."""
+        episode = self.episodes[index]
+        return self._slice(episode, "action_valid", 0, episode.num_latents).astype(bool)
+
     def tasks_of(self, index: int) -> tuple[int, ...]:
         """Tasks, by index, that apply to an episode."""
         return tuple(self._applying[index])

@@ -294,3 +294,21 @@ def test_what_is_compiled_for_two_frames_serves_for_all(exact, backend, build, t
         dreams.append(torch.stack(z))
     torch.testing.assert_close(dreams[0], dreams[1], **CLOSE)
     assert 0 < graphs[1] == graphs[-1] <= 6  # each kind of block with and without the agent token, or of 1 and 2 frames
+
+
+def test_an_action_that_is_not_known_leaves_no_trace(build, toy_batch):
+    """Neither on the frame that it leads to nor on those after it; of a known one both show."""
+    model, batch = build(2), toy_batch(2, 3)
+    other = toy_batch(2, 3, seed=1).action
+
+    def dreamed(action: Tensor, valid: list[bool] | None) -> Tensor:
+        dream = Dream(model, SamplerConfig(steps=2, context_length=CONTEXT), noise=Noises())
+        dream.observe(batch.latents, batch.action, batch.action_valid)
+        first = dream.step(action[:, 0], None if valid is None else torch.tensor(valid)).z
+        return torch.stack([first, dream.step(batch.action[:, 1]).z], dim=1)
+
+    whole, unknown = dreamed(batch.action, None), dreamed(batch.action, [True, False])
+    assert torch.equal(unknown[0], whole[0])
+    assert (unknown[1] != whole[1]).flatten(1).any(dim=1).all(), "at either frame"
+    assert torch.equal(unknown[1], dreamed(other, [True, False])[1])
+    assert (dreamed(other, None)[1] != whole[1]).flatten(1).any(dim=1).all()

@@ -271,7 +271,7 @@ def test_true_frames_are_those_of_the_blocks(stride, context, horizon, start) ->
         latent_spec=LatentSpec(num_tokens=1, dim_token=1, layout="line", stride=stride),
         episodes=[SimpleNamespace(id="000000")],
         sampler=SimpleNamespace(
-            draw_whole=lambda rng, count, wanted, setting: asked.append(wanted) or [Place(0, start)] * count
+            draw_whole=lambda rng, count, wanted, **_: asked.append(wanted) or [Place(0, start)] * count
         ),
         read=lambda places, wanted: asked.append(wanted),
     )

@@ -274,6 +274,28 @@ def test_places_lie_inside_and_are_equally_likely(windows, length: int) -> None:
     assert source.read(list(drawn), length).valid.all()
 
 
+@pytest.mark.parametrize(("length", "shown"), [(2, 1), (3, 2), (5, 4), (6, 3)])
+def test_windows_in_which_it_is_known_what_was_done(by_hand, length: int, shown: int) -> None:
+    """Exactly those whose actions after the first blocks are all known, evenly; of none, any."""
+    source, rng = LatentWindows(by_hand.packed, "train"), np.random.default_rng
+    drawn = [place[:2] for place in source.sampler.draw_whole(rng(0), 3000, length, unknown_first=shown)]
+    inside = [(i, t) for i, e in enumerate(source.episodes) for t in range(e.num_whole - length + 1)]
+    valid = source.read(inside, length).action_valid[:, shown:].all(dim=1)
+    known = {place for place, fine in zip(inside, valid.tolist(), strict=True) if fine}
+    assert 0 < len(known) < len(inside) or length == 6
+    assert set(drawn) == (known or set(inside))
+    if known:
+        share = np.array(list(Counter(drawn).values())) / 3000 * len(known)
+        assert 0.7 < share.min() < share.max() < 1.3
+
+
+def test_where_all_is_known_the_same_windows_are_drawn(windows, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = windows["train"]
+    monkeypatch.setattr(source, "known_actions", lambda index: np.arange(source.episodes[index].num_latents) > 0)
+    pair = [source.sampler.draw_whole(np.random.default_rng(1), 50, 4, unknown_first=first) for first in (None, 1)]
+    assert pair[0] == pair[1]
+
+
 def test_contexts_end_before_the_last_frame(windows, places) -> None:
     """A dream starts where the episode goes on: the context never holds its last frame."""
     source = windows["train"]

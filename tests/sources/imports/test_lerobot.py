@@ -243,6 +243,12 @@ def _no_reward(specimen: Specimen) -> None:
     specimen.rows[0]["next.reward"][3] = np.nan
 
 
+def _no_event(specimen: Specimen) -> None:
+    for rows in specimen.rows:
+        rows["next.event.hit"] = np.zeros(len(rows["timestamp"]), np.float32)
+    specimen.rows[0]["next.event.hit"][2] = np.inf
+
+
 def _no_task(specimen: Specimen) -> None:
     specimen.rows[0]["task_index"][6:] = 9
 
@@ -263,6 +269,7 @@ def _mixed(specimen: Specimen) -> None:
         (_jump, 7, "frame_index is 8; expected 7"),
         (_back, 5, "timestamp is 0 after 0.16"),
         (_no_reward, 3, "next.reward is nan"),
+        (_no_event, 2, "next.event.hit is inf"),
         (_no_task, 6, "task_index is 9, which no task has"),
         (_mixed, None, "has 10 rows of episode 0; the list of episodes says 12"),
     ],
@@ -428,6 +435,22 @@ def test_a_description_that_makes_no_sense(change: dict[str, Any], message: str,
     (root / "meta/info.json").write_text(json.dumps(info | change))
     with pytest.raises(InputError, match=message):
         opened(root)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("left or right", "action_spec: "),
+        ({"components": []}, "action_spec: "),
+        ({"components": [{"name": "move", "type": "binary"}]}, "action_spec has 1 columns; the action has 3"),
+    ],
+)
+def test_an_action_spec_that_does_not_fit(spec: Any, message: str, tmp_path: Path) -> None:
+    specimen = Specimen()
+    features = specimen.info["features"]
+    features["action"]["info"] = {"action_spec": spec}
+    with pytest.raises(InputError, match=message):
+        opened(specimen.write(tmp_path / "set", features=features))
 
 
 @pytest.mark.parametrize(

@@ -247,7 +247,8 @@ def test_it_becomes_episodes(tmp_path: Path) -> None:
 
 def _change(path: str, values: Any) -> Callable[[Any], None]:
     def change(file: Any) -> None:
-        del file[path]
+        if path in file:
+            del file[path]
         if values is not None:
             file[path] = values
 
@@ -296,6 +297,8 @@ def _huge(file: Any) -> None:
         (_set("episode_0/terminations", 2, True), 2, "is true, and the episode of 6 steps goes on"),
         (_change("episode_0/truncations", np.zeros(5, bool)), None, "has 5 rows; expected 6"),
         (_change("episode_0/rewards", np.zeros((6, 2))), None, "expected one number a step"),
+        (_change("episode_0/infos/action_valid", np.ones(6, bool)), None, "action_valid has 6 rows; expected 7"),
+        (_change("episode_0/infos/events/hit", np.full(7, np.nan)), 0, "infos/events/hit is nan"),
         (_elsewhere, None, "is a link to other.hdf5, which is not in the folder"),
         (_outside, None, "has its values in other files"),
         (_loop, None, "cannot be read"),

@@ -126,6 +126,19 @@ def test_everything_comes_through(source: Path) -> None:
     assert {record.split for record in store.episodes} == {"train", "heldout"}
 
 
+def test_rows_say_what_is_known_and_what_the_task_is(source: Path) -> None:
+    (source.parent / "map.toml").write_text('known = "jump"\ntask = "move"\n' + MAP)
+    store, _ = imported(source)
+    for number, record in enumerate(store.episodes):
+        rows, tracks = rows_of(50 + number, number), store.tracks(record.id)
+        assert tracks.action_valid.tolist() == [row[3] == 1 for row in rows[:-1]]
+        assert not tracks.actions[~tracks.action_valid].any()
+        assert tracks.task == rows[0][1]
+    (source.parent / "map.toml").write_text('known = "jump"\n[log]\nkind = "move"\n' + MAP)
+    with pytest.raises(AhriuwuError, match="a log has none"):
+        imported(source)
+
+
 def test_importing_twice_adds_nothing(source: Path) -> None:
     store, _ = imported(source)
     again, said = imported(source)
