@@ -3,7 +3,8 @@
 Shapes: T steps, F = T + 1 frames, H x W pixels.
 
 One changed pixel gives a file another hash, so near copies are looked for by what survives it: the sequence of actions
-and rewards, and a few single frames. What these bring together is compared pixel by pixel.
+and rewards, and a few single frames. What these bring together is compared pixel by pixel. What was encoded
+anew, at another quality or size, is found by how it looks (sources/lookalikes.py).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from ahriuwu_cli.episodes.episode import Tracks
 from ahriuwu_cli.episodes.manifest import EpisodeRecord
 from ahriuwu_cli.episodes.reading import FrameReader, pieces
 from ahriuwu_cli.episodes.store import EpisodeStore
+from ahriuwu_cli.sources.lookalikes import Lookalikes
 
 NUM_FRAMES = 8
 """Single frames by which an episode is known."""
@@ -44,6 +46,7 @@ class Plays:
     """What all episodes are known by. `take` each, then `judge`."""
 
     exact: dict[bytes, set[str]] = field(default_factory=lambda: defaultdict(set))  # content -> splits it is in
+    lookalikes: Lookalikes = field(default_factory=Lookalikes)
     _records: dict[str, EpisodeRecord] = field(default_factory=dict)
     _by_play: dict[bytes, list[str]] = field(default_factory=lambda: defaultdict(list))
     _by_frame: dict[tuple[int, int, bytes], list[str]] = field(default_factory=lambda: defaultdict(list))
@@ -55,7 +58,7 @@ class Plays:
         count, digest, moves, row = len(frames), hashlib.sha256(), False, 0
         places = np.linspace(1, count - 1, NUM_FRAMES).round().astype(int).tolist()
         first = frames.read(0, 1)
-        for piece in pieces(frames):
+        for piece in self.lookalikes.watch(record.id, count, pieces(frames)):
             digest.update(piece.tobytes())
             moves = moves or bool((piece != first).any())
             for place in [place for place in places if row <= place < row + len(piece)]:
@@ -72,9 +75,10 @@ class Plays:
         leaked = sum(len(splits) > 1 for splits in self.exact.values())
         faults = [f"{counted(leaked, 'play')} both in train and heldout, frame by frame"] if leaked else []
         near, foreign = [], []
+        likeness: dict[tuple[str, str], str | None] = {}
         for left, right in self._pairs():
             try:
-                kind = _likeness(store, left, right)
+                kind = likeness[left, right] = _likeness(store, left, right)
             except AhriuwuError:
                 continue  # damaged: `files` says so
             splits = {self._records[left].split, self._records[right].split}
@@ -86,11 +90,24 @@ class Plays:
             faults.append(f"but for at most {MAX_CHANGED:.1%} of their pixels the same play: {first_few(near)}")
         hint = "record with other seeds or a less predictable policy"
         area.judge("leaks", faults, "no play is both in train and heldout, nor nearly", hint)
+        self._judge_looks(area, store, {frozenset(pair) for pair, kind in likeness.items() if kind == "copy"})
         if foreign:
             area.problem(
                 "foreign frames",
                 f"episodes with the same frames but other actions: {first_few(foreign)}",
                 "one of each has the frames of the other: restore it, or record anew and make what follows again",
+            )
+
+    def _judge_looks(self, area: Area, store: EpisodeStore, told: set[frozenset[str]]) -> None:
+        """Name the pairs that look alike and were not told of yet."""
+        pairs = self.lookalikes.pairs({name: record.split for name, record in self._records.items()})
+        pairs = [pair for pair in pairs if frozenset(pair) not in told]
+        if pairs:
+            area.note(
+                "lookalikes",
+                f"{counted(len(pairs), 'pair')} in train and heldout that show the same play: "
+                + first_few([f"{left} and {right}" for left, right in pairs]),
+                f"look at them (`ahriuwu data view {store.folder}`); a recording that is there twice is imported once",
             )
 
     def _pairs(self) -> Iterator[tuple[str, str]]:

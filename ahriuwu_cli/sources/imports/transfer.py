@@ -32,6 +32,7 @@ from ahriuwu_cli.sources.imports.mapping import read_mapping
 from ahriuwu_cli.sources.imports.protocol import Found, Importer, Recorded, RecordingError, Source
 from ahriuwu_cli.sources.imports.registry import AUTO, detected, importer
 from ahriuwu_cli.sources.lag.applying import imported_lag
+from ahriuwu_cli.sources.lookalikes import Lookalikes, compared, twice
 from ahriuwu_cli.sources.summary import describe
 
 NOT_KEPT: Any = {"num_envs": True, "source": {"path", "check_lag"}}
@@ -114,7 +115,8 @@ def import_source(folder: Path, data: DataSection, seed: int, progress: Progress
         work = _Import(folder, store, data, seed, source)
         tally = work.run(progress)
         assert work.store is not None
-        report = _report(work.store, [f"{path}: {seen}", *remark, *source.notes, *tally.notes], tally, source)
+        notes = [f"{path}: {seen}", *remark, *source.notes, *tally.notes]
+        report = _report(work.store, notes, tally, source, work.lookalikes)
     return _with_lag(report, work.store, seed) if tally.episodes and settings.check_lag else report
 
 
@@ -139,10 +141,11 @@ class _Import:
     Attributes:
         store: the store, None until an episode was stored.
         tally: what was done.
+        lookalikes: what the episodes that were stored look like.
     """
 
     def __init__(self, folder: Path, store: EpisodeStore | None, data: DataSection, seed: int, source: Source) -> None:
-        self.store, self.tally = store, _Tally()
+        self.store, self.tally, self.lookalikes = store, _Tally(), Lookalikes()
         self._folder, self._data, self._seed, self._source = folder, data, seed, source
         self._kind = data.source.kind
         self._recording: Recording | None = None
@@ -216,6 +219,7 @@ class _Import:
             recording, episode_id = self._begun(frame)
             frames, group = cutter.frames(found.name, recorded, piece), there.group + piece.group
             origin = Origin(name=found.name, content=content, piece=number, pieces=len(pieces))
+            frames = self.lookalikes.watch(episode_id, piece.tracks.num_frames, frames)
             recording.add(episode_id, piece.tracks, frames, group, origin)
             there.pieces.add(number)
             there.count = len(pieces)
@@ -365,7 +369,7 @@ def _require_text(name: str) -> None:
         raise RecordingError(name.encode("utf-8", "replace").decode(), "its name is no UTF-8") from error
 
 
-def _report(store: EpisodeStore, notes: list[str], tally: _Tally, source: Source) -> Report:
+def _report(store: EpisodeStore, notes: list[str], tally: _Tally, source: Source, lookalikes: Lookalikes) -> Report:
     """What was imported, what was left out and why."""
     spec = store.frame_spec
     if tally.present:
@@ -383,6 +387,8 @@ def _report(store: EpisodeStore, notes: list[str], tally: _Tally, source: Source
         notes.append(f"left out: {defect['file']}{row}: {defect['reason']}")
     if len(tally.defects) > SHOWN:
         notes.append(f"and {len(tally.defects) - SHOWN} more defects (--json has all)")
+    pairs, unseen = compared(store, lookalikes)
+    notes += twice(store, pairs, unseen)
     report = describe(store, f"Imported {tally.episodes} episodes of {tally.imported} recordings", notes)
     report.data["import"] = {
         "recordings": len(source.recordings),
@@ -392,5 +398,6 @@ def _report(store: EpisodeStore, notes: list[str], tally: _Tally, source: Source
         "frames": {"repeated": tally.repeated, "dropped": tally.dropped, "late": tally.late},
         "clipped": tally.clipped,
         "defects": tally.defects,
+        "lookalikes": pairs,
     }
     return report
