@@ -52,14 +52,13 @@ class RawFrames:
 
     def __init__(self, path: Path, num_frames: int, spec: FrameSpec) -> None:
         self._handle = open_tensors(path, "np")
-        shape, wanted = None, (num_frames, spec.height, spec.width, 3)
+        found, wanted = "missing", f"U8 {(num_frames, spec.height, spec.width, 3)}"
         with reading(path):
             if FRAMES in self._handle.keys():  # noqa: SIM118 (not a dict)
-                shape = tuple(self._handle.get_slice(FRAMES).get_shape())
-        if shape != wanted:
-            raise ArtifactError(
-                f"{path}: {FRAMES} is {shape or 'missing'}; expected {wanted}", hint="make the episodes again"
-            )
+                rows = self._handle.get_slice(FRAMES)
+                found = f"{rows.get_dtype()} {tuple(rows.get_shape())}"
+        if found != wanted:
+            raise ArtifactError(f"{path}: {FRAMES} is {found}; expected {wanted}", hint="make the episodes again")
         self._num_frames = num_frames
 
     def __len__(self) -> int:
