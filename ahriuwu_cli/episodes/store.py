@@ -212,7 +212,7 @@ class EpisodeStore:
         return found
 
     def tracks(self, episode_id: str) -> Tracks:
-        """Everything of one episode but its frames; its hash is checked once for each change, its values once by a store.
+        """Everything of one episode but its frames; hashes are checked once for each change, values once by a store.
 
         Raises:
             InputError: no episode has that id.

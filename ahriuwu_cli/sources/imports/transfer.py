@@ -27,52 +27,17 @@ from ahriuwu_cli.games.environment import make_env
 from ahriuwu_cli.games.foreign import Foreign
 from ahriuwu_cli.sources.game import differences
 from ahriuwu_cli.sources.imports.clock import usual_interval
-from ahriuwu_cli.sources.imports.episodes import WHOLE, Cutter, Piece, shares_of
+from ahriuwu_cli.sources.imports.episodes import WHOLE, Cutter, shares_of
 from ahriuwu_cli.sources.imports.mapping import read_mapping
+from ahriuwu_cli.sources.imports.outcome import Tally, outcome
 from ahriuwu_cli.sources.imports.protocol import Found, Importer, Recorded, RecordingError, Source
 from ahriuwu_cli.sources.imports.registry import AUTO, detected, importer
 from ahriuwu_cli.sources.lag.applying import imported_lag
-from ahriuwu_cli.sources.lookalikes import Lookalikes, compared, twice
-from ahriuwu_cli.sources.summary import describe
+from ahriuwu_cli.sources.lookalikes import Lookalikes
 
 NOT_KEPT: Any = {"num_envs": True, "source": {"path", "check_lag"}}
 """Of the settings, what does not go into the store: where somebody's recordings lie is nobody else's business."""
-SHOWN = 5
-"""Defects that are told one by one; `--json` has all."""
 Progress = Callable[[int, str], None]  # (recordings done, what else)
-
-
-@dataclass
-class _Tally:
-    """What an import has come to so far."""
-
-    imported: int = 0
-    present: int = 0
-    episodes: int = 0
-    repeated: int = 0
-    dropped: int = 0
-    late: int = 0
-    clipped: int = 0
-    defects: list[dict[str, Any]] = field(default_factory=list)
-    notes: dict[str, None] = field(default_factory=dict)  # in order, each once
-
-    def defect(self, name: str, error: DataError) -> None:
-        known = isinstance(error, RecordingError)
-        self.defects.append(
-            {
-                "recording": name,
-                "file": error.file if known else name,  # type: ignore[attr-defined]
-                "row": error.row if known else None,  # type: ignore[attr-defined]
-                "reason": error.reason if known else error.message,  # type: ignore[attr-defined]
-            }
-        )
-
-    def take(self, piece: Piece) -> None:
-        self.episodes += 1
-        self.repeated += piece.kept.repeated
-        self.dropped += piece.kept.dropped
-        self.late += piece.kept.late
-        self.clipped += piece.clipped
 
 
 def import_source(folder: Path, data: DataSection, seed: int, progress: Progress | None = None) -> Report:
@@ -116,7 +81,7 @@ def import_source(folder: Path, data: DataSection, seed: int, progress: Progress
         tally = work.run(progress)
         assert work.store is not None
         notes = [f"{path}: {seen}", *remark, *source.notes, *tally.notes]
-        report = _report(work.store, notes, tally, source, work.lookalikes)
+        report = outcome(work.store, notes, tally, source, work.lookalikes)
     return _with_lag(report, work.store, seed) if tally.episodes and settings.check_lag else report
 
 
@@ -145,7 +110,7 @@ class _Import:
     """
 
     def __init__(self, folder: Path, store: EpisodeStore | None, data: DataSection, seed: int, source: Source) -> None:
-        self.store, self.tally, self.lookalikes = store, _Tally(), Lookalikes()
+        self.store, self.tally, self.lookalikes = store, Tally(), Lookalikes()
         self._folder, self._data, self._seed, self._source = folder, data, seed, source
         self._kind = data.source.kind
         self._recording: Recording | None = None
@@ -155,7 +120,7 @@ class _Import:
         self._there = {} if store is None else _present(store)
         self._free = 0 if store is None else 1 + max((record.number for record in store.episodes), default=-1)
 
-    def run(self, progress: Progress | None) -> _Tally:
+    def run(self, progress: Progress | None) -> Tally:
         for defect in self._source.defects:
             self.tally.defect(defect.file, defect)
         found = self._source.recordings
@@ -367,37 +332,3 @@ def _require_text(name: str) -> None:
         name.encode()
     except UnicodeEncodeError as error:
         raise RecordingError(name.encode("utf-8", "replace").decode(), "its name is no UTF-8") from error
-
-
-def _report(store: EpisodeStore, notes: list[str], tally: _Tally, source: Source, lookalikes: Lookalikes) -> Report:
-    """What was imported, what was left out and why."""
-    spec = store.frame_spec
-    if tally.present:
-        notes.append(f"{tally.present} recordings were there already")
-    timing = ", ".join(
-        f"{count} {what}"
-        for count, what in ((tally.repeated, "kept twice"), (tally.dropped, "dropped"), (tally.late, "late"))
-        if count
-    )
-    notes.append(f"frames at {spec.fps:g} per second: {timing or 'each came in time'}")
-    if tally.clipped:
-        notes.append(f"{tally.clipped} steps have sums beyond low or high of their action, and were brought to these")
-    for defect in tally.defects[:SHOWN]:
-        row = "" if defect["row"] is None else f", row {defect['row']}"
-        notes.append(f"left out: {defect['file']}{row}: {defect['reason']}")
-    if len(tally.defects) > SHOWN:
-        notes.append(f"and {len(tally.defects) - SHOWN} more defects (--json has all)")
-    pairs, unseen = compared(store, lookalikes)
-    notes += twice(store, pairs, unseen)
-    report = describe(store, f"Imported {tally.episodes} episodes of {tally.imported} recordings", notes)
-    report.data["import"] = {
-        "recordings": len(source.recordings),
-        "imported": tally.imported,
-        "present": tally.present,
-        "episodes": tally.episodes,
-        "frames": {"repeated": tally.repeated, "dropped": tally.dropped, "late": tally.late},
-        "clipped": tally.clipped,
-        "defects": tally.defects,
-        "lookalikes": pairs,
-    }
-    return report
