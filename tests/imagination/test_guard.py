@@ -140,8 +140,8 @@ def test_the_comparison_has_the_noise_and_the_past_of_the_rollout(packed_run, ag
     stage = stage_of(packed_run, agent_path, disagreement_every=2, disagreement_rows=2)
     frames, real = [], Dream.imagine
 
-    def imagine(self, action):
-        frames.append(real(self, action))
+    def imagine(self, action, action_valid=None):
+        frames.append(real(self, action, action_valid))
         return frames[-1]
 
     monkeypatch.setattr(Dream, "imagine", imagine)
